@@ -1,0 +1,299 @@
+"""The rules of the house: what must hold for all notebooks and modules at once.
+
+What a single function does is tested in its notebook, right below it. Each failure here names the file and, for a notebook, the cell.
+"""
+import ast
+import contextlib
+import io
+import json
+import re
+import subprocess
+import sys
+import tokenize
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT/'bst_nbdev'
+# A module imports only modules that stand before it
+ORDER = ['core', 'sample', 'data', 'sequences', 'embedding', 'transformer', 'mlp', 'model', 'training', 'evaluation', 'pipeline', 'cli']
+APART = ['showdoc']  # draws the documentation, needs nbdev, and is imported by nothing
+DEVELOPMENT = ['nbdev', 'execnb', 'IPython', 'ipykernel', 'ipywidgets', 'jupyter', 'jupyter_core', 'jupyterlab', 'notebook', 'nbformat',
+               'nbclient']
+MAX_LINES, MAX_WIDTH = 40, 140  # of an exported cell
+
+MODULES = sorted(path for path in PACKAGE.glob('*.py') if not path.stem.startswith('_'))
+NOTEBOOKS = sorted(path for path in (ROOT/'nbs').rglob('*.ipynb')
+                   if not any(part.startswith(('.', '_')) for part in path.relative_to(ROOT).parts))
+
+def text(source):
+    "Notebooks store text as one string or as a list of lines"
+    return source if isinstance(source, str) else ''.join(source or '')
+
+def cells(path):
+    "Number, kind, text and outputs of each cell; numbers count from 0, as nbdev's do"
+    for number, cell in enumerate(json.loads(path.read_text())['cells']):
+        yield number, cell['cell_type'], text(cell['source']), cell.get('outputs', [])
+
+def directives(source): return re.findall(r'^#\|\s*(\w+)', source, flags=re.M)
+
+def module_of(path):
+    "The module a notebook exports to, or None"
+    found = [re.search(r'^#\|\s*default_exp\s+(\w+)', source, flags=re.M) for _, kind, source, _ in cells(path) if kind == 'code']
+    return next((match[1] for match in found if match), None)
+
+def exported(path):
+    "Number and source of the cells that become part of the package"
+    for number, kind, source, _ in cells(path):
+        if kind == 'code' and {'export', 'exports', 'exporti'} & set(directives(source)): yield number, source
+
+def report(problems): assert not problems, '\n' + '\n'.join(problems)
+
+each_module = pytest.mark.parametrize('path', MODULES, ids=lambda path: path.name)
+each_notebook = pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.name)
+
+
+# --- Who imports whom
+
+def house_imports(code):
+    "Line and name of each module of this package that `code` imports, inside functions too"
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom):
+            package = ('bst_nbdev.' if node.level else '') + (node.module or '')
+            if package.strip('.') == 'bst_nbdev': yield from ((node.lineno, alias.name) for alias in node.names)
+            elif package.startswith('bst_nbdev.'): yield node.lineno, package.split('.')[1]
+        elif isinstance(node, ast.Import):
+            parts = [alias.name.split('.') for alias in node.names]
+            yield from ((node.lineno, part[1] if part[1:] else '__init__') for part in parts if part[0] == 'bst_nbdev')
+
+def test_house_imports_sees_every_kind():
+    code = ('from bst_nbdev.core import a\nfrom bst_nbdev import data\nfrom .model import b\n'
+            'def f():\n    import bst_nbdev.cli\nimport numpy')
+    assert sorted(house_imports(code)) == [(1, 'core'), (2, 'data'), (3, 'model'), (5, 'cli')]
+
+@each_module
+def test_imports_only_lower_modules(path):
+    assert path.stem in ORDER + APART, f'{path.name} has no place in the order of modules: give it one here and in CONTRIBUTING.md'
+    allowed = ORDER[:ORDER.index(path.stem)] if path.stem in ORDER else ORDER
+    report([f'{path.name}:{line} imports {name}, which does not stand before it' for line, name in house_imports(path.read_text())
+            if name not in [*allowed, '__version__', '__init__']])
+
+@each_module
+def test_no_star_imports(path):
+    report([f'{path.name}:{node.lineno} from {node.module} import *' for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.ImportFrom) and any(alias.name == '*' for alias in node.names)])
+
+def test_contributing_draws_the_same_map():
+    drawn = [re.findall(r'`(\w+)`', line) for line in (ROOT/'CONTRIBUTING.md').read_text().splitlines() if line.count('→') > 5]
+    assert drawn == [ORDER]
+
+BLOCKER = """
+import importlib, importlib.abc, sys, traceback
+class Blocker(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in {blocked!r}: raise ModuleNotFoundError(f'{{name}} belongs to the dev extra', name=name)
+sys.meta_path.insert(0, Blocker())
+for module in {modules!r}:
+    try: importlib.import_module(module)
+    except Exception: print(module, traceback.format_exc(limit=-2))
+"""
+
+def import_blocked(modules, blocked):
+    "What goes wrong when `modules` are imported where `blocked` cannot be"
+    code = BLOCKER.format(modules=modules, blocked=blocked)
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT)
+    return done.stdout + (done.stderr if done.returncode else '')
+
+def test_package_needs_no_development_tools():
+    assert import_blocked([f'bst_nbdev.{path.stem}' for path in MODULES if path.stem not in APART], DEVELOPMENT) == ''
+
+def test_the_blocker_blocks(): assert 'belongs to the dev extra' in import_blocked(['json'], ['json'])
+
+
+# --- What is exported is documented
+
+def undocumented(code):
+    """Exported functions, methods and fields of dataclasses that lack a docstring or, for a parameter, a comment on a line of its own.
+    The class says what `__init__` and `forward` do; their parameters need their comments all the same."""
+    comments = {token.start[0] for token in tokenize.generate_tokens(io.StringIO(code).readline) if token.type == tokenize.COMMENT}
+
+    def function(node, prefix=''):
+        name, a = prefix + node.name, node.args
+        if not ast.get_docstring(node) and node.name not in ('__init__', 'forward'): yield f'{name} has no docstring'
+        positional = [*a.posonlyargs, *a.args]
+        defaults = dict(zip(reversed(positional), reversed(a.defaults))) | dict(zip(a.kwonlyargs, a.kw_defaults))
+        parameters = [arg for arg in [*positional, a.vararg, *a.kwonlyargs, a.kwarg] if arg and arg.arg not in ('self', 'cls')]
+        lines = [arg.lineno for arg in parameters]
+        for arg in parameters:
+            end = defaults[arg].end_lineno if defaults.get(arg) else arg.end_lineno
+            if not comments & set(range(arg.lineno, end + 1)): yield f'{name}: {arg.arg} has no comment that says what it is'
+            elif lines.count(arg.lineno) > 1: yield f'{name}: {arg.arg} shares its line with another parameter'
+
+    def klass(node):
+        if not ast.get_docstring(node): yield f'{node.name} has no docstring'
+        is_dataclass = any('dataclass' in ast.dump(decorator) for decorator in node.decorator_list)
+        for part in node.body:
+            if isinstance(part, ast.FunctionDef) and (not part.name.startswith('_') or part.name == '__init__'):
+                yield from function(part, f'{node.name}.')
+            elif is_dataclass and isinstance(part, ast.AnnAssign) and not comments & set(range(part.lineno, part.end_lineno + 1)):
+                yield f'{node.name}: {ast.unparse(part.target)} has no comment that says what it is'
+
+    for node in ast.parse(code).body:
+        if getattr(node, 'name', '_').startswith('_'): continue
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)): yield from function(node)
+        elif isinstance(node, ast.ClassDef): yield from klass(node)
+
+def test_undocumented_sees_what_is_missing():
+    assert list(undocumented('def f(\n    a,  # One\n    b=3,  # Two\n) -> int:  # Sum\n    "Add"\n    return a + b')) == []
+    assert list(undocumented('def _f(a): return a\nx = 1')) == []
+    assert list(undocumented('def f(a, b):  # Both\n    return a')) == [
+        'f has no docstring', 'f: a shares its line with another parameter', 'f: b shares its line with another parameter']
+    assert list(undocumented('def f(\n    a,\n    *more,  # Others\n    **rest,\n): "Do"')) == [
+        'f: a has no comment that says what it is', 'f: rest has no comment that says what it is']
+    methods = '    def __init__(self, a): self.a = a\n    def g(self): pass\n    def _h(self, x): pass'
+    assert list(undocumented(f'class C:\n    "Thing"\n{methods}')) == [
+        'C.__init__: a has no comment that says what it is', 'C.g has no docstring']
+    fields = '    a: int\n    b: int = 3  # Width'
+    assert list(undocumented(f'@dataclass(frozen=True)\nclass C:\n    "Thing"\n{fields}')) == ['C: a has no comment that says what it is']
+
+@each_notebook
+def test_what_is_exported_is_documented(path):
+    report([f'{path.name} cell {number}: {problem}' for number, source in exported(path) if 'exporti' not in directives(source)
+            for problem in undocumented(source)])
+
+@each_module
+def test_everything_in_all_has_a_docstring(path):
+    tree = ast.parse(path.read_text())
+    lists = [node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == '__all__']
+    assert lists, f'{path.name} has no __all__'
+    names = ast.literal_eval(lists[0])
+    defined = {node.name: node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    report([f'{path.name}: {name} has no docstring' for name in names if name in defined and not ast.get_docstring(defined[name])])
+
+
+# --- How notebooks look
+
+@each_notebook
+def test_opens_and_closes_as_agreed(path):
+    found = list(cells(path))
+    first = found[0][2]
+    agreed = found[0][1] == 'markdown' and re.match(r'# \S.*\n\n> \S.*\Z', first)
+    assert agreed, f'{path.name} cell 0: not a title, an empty line and a quotation of one line (> …)'
+    if module_of(path) is None: return  # the overview
+    assert re.match(rf'# {module_of(path)}\n', first), f'{path.name} cell 0: the title is the name of the module'
+    recaps = [(number, source) for number, kind, source, _ in found if kind == 'markdown' and source.startswith('## Recap\n')]
+    assert recaps, f'{path.name} has no "## Recap"'
+    number, source = recaps[-1]
+    assert re.search(r'\]\([\w.-]+\.ipynb\)', source), f'{path.name} cell {number}: the recap links to no notebook'
+    assert number >= len(found) - 3, f'{path.name} cell {number}: the recap does not stand at the end'
+    assert 'nbdev.nbdev_export()' in found[-1][2] and 'hide' in directives(found[-1][2]), f'{path.name}: the last cell exports, and is hidden'
+
+@each_notebook
+def test_exported_cells_are_short(path):
+    report([f'{path.name} cell {number}: {len(source.splitlines())} lines, at most {MAX_LINES}' for number, source in exported(path)
+            if len(source.splitlines()) > MAX_LINES])
+
+@each_notebook
+def test_lines_are_short(path):
+    report([f'{path.name} cell {number}: a line of {len(line)} characters, at most {MAX_WIDTH}: {line.strip()[:60]}…'
+            for number, source in exported(path) for line in source.splitlines() if len(line) > MAX_WIDTH])
+
+@each_notebook
+def test_imports_have_a_cell_of_their_own(path):
+    "nbdev runs such cells for the documentation, and would run the other code too"
+    for number, source in exported(path):
+        kinds = {isinstance(node, (ast.Import, ast.ImportFrom)) for node in ast.parse(source).body}
+        assert kinds != {True, False}, f'{path.name} cell {number}: imports and other code'
+
+@each_notebook
+def test_no_errors_in_outputs(path):
+    problems = []
+    for number, _, _, outputs in cells(path):
+        for output in outputs:
+            if output['output_type'] == 'error': problems.append(f"{path.name} cell {number}: {output['ename']}: {output['evalue']}")
+            elif 'Traceback (most recent call last)' in text(output.get('text')): problems.append(f'{path.name} cell {number}: a traceback')
+    report(problems)
+
+MACHINE_PATH = re.compile(r'(?<![\w.])(?:/work/|/tmp/|/home/\w|/root/|/Users/\w|/opt/|/mnt/|/content/|[A-Z]:\\{1,2}Users)|site-packages/')
+
+@each_notebook
+def test_no_machine_paths(path):
+    "Not in the text, the code or the outputs"
+    problems = []
+    for number, _, source, outputs in cells(path):
+        printed = [text(output.get('text')) for output in outputs]
+        printed += [text(data) for output in outputs for kind, data in output.get('data', {}).items() if kind.startswith('text/')]
+        for where, what in [('source', source), *(('output', part) for part in printed)]:
+            problems += [f'{path.name} cell {number}, {where}: {what[max(found.start() - 20, 0):found.end() + 30]!r}'
+                         for found in MACHINE_PATH.finditer(what)]
+    report(problems)
+
+@each_notebook
+def test_notebook_is_clean(path):
+    "As `nbdev_clean` leaves it: no counts and no metadata of an editor"
+    for number, cell in enumerate(json.loads(path.read_text())['cells']):
+        assert not cell.get('execution_count'), f'{path.name} cell {number}: has an execution count, run nbdev_clean'
+        assert not cell['metadata'], f"{path.name} cell {number}: has metadata {cell['metadata']}, run nbdev_clean"
+
+def test_notebooks_stand_in_order():
+    "In the sidebar, and from recap to recap"
+    quarto = pytest.importorskip('nbdev.quarto')
+    with contextlib.redirect_stdout(io.StringIO()) as sidebar: quarto.nbdev_sidebar.__wrapped__(path=ROOT/'nbs', printit=True, force=True)
+    names = [Path(name).name for name in re.findall(r'\S+\.ipynb', sidebar.getvalue())]
+    assert sorted(names) == sorted(path.name for path in NOTEBOOKS), 'the sidebar lists other notebooks than there are'
+    by_name = {path.name: module_of(path) for path in NOTEBOOKS}
+    modules = [by_name[name] for name in names if by_name[name]]
+    assert modules == [name for name in ORDER + APART if name in modules], f'sidebar: {names}'
+    if 'index.ipynb' in names: assert names[0] == 'index.ipynb', f'sidebar: {names}'
+    chain = [name for name in names if by_name[name] in ORDER]
+    problems = []
+    for name, following in zip(chain, chain[1:]):
+        recap = ''.join(source for _, kind, source, _ in cells(ROOT/'nbs'/name) if kind == 'markdown' and source.startswith('## Recap\n'))
+        if following not in recap: problems.append(f'{name}: the recap does not link to {following}, which comes next')
+    report(problems)
+
+
+# --- What is in the repository
+
+def repository():
+    "Files that are, or would be, committed"
+    if not (ROOT/'.git').exists(): pytest.skip('not a git checkout')
+    command = ['git', '-C', str(ROOT), 'ls-files', '-z', '--cached', '--others', '--exclude-standard']
+    listed = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [path for name in listed.stdout.split('\0') if name and (path := ROOT/name).is_file()]
+
+def test_files_are_small():
+    report([f'{path.relative_to(ROOT)}: {path.stat().st_size / 1e6:.1f} MB, at most 1.5' for path in repository()
+            if path.stat().st_size > 1_500_000])
+
+def test_no_movielens_data():
+    allowed = ROOT/'data'/'sample'
+    report([f'{path.relative_to(ROOT)}: only the synthetic sample is committed' for path in repository()
+            if path.suffix in {'.dat', '.data', '.zip', '.npy', '.npz', '.parquet'} and allowed not in path.parents])
+
+def pickle_uses(code):
+    "Lines that read or write pickles, which can run any code when they are read"
+    for node in ast.walk(ast.parse(code)):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom): names = [node.module or '']
+        if {'pickle', 'cloudpickle', 'dill', 'joblib', 'shelve'} & {name.split('.')[0] for name in names}:
+            yield node.lineno, ast.unparse(node)
+        if not isinstance(node, ast.Call): continue
+        called = ast.unparse(node.func)
+        if called in ('torch.load', 'torch.save') or called.endswith(('.read_pickle', '.to_pickle')): yield node.lineno, called
+        if any(keyword.arg == 'allow_pickle' and getattr(keyword.value, 'value', True) for keyword in node.keywords):
+            yield node.lineno, called
+
+def test_pickle_uses_sees_every_kind():
+    bad = "import pickle\nfrom joblib import dump\ntorch.load('a')\nframe.to_pickle('b')\nnp.load('c', allow_pickle=True)\n"
+    code = bad + "np.load('d', allow_pickle=False)\njson.load(f)"
+    assert [line for line, _ in pickle_uses(code)] == [1, 2, 3, 4, 5]
+
+@pytest.mark.parametrize('path', MODULES + sorted((ROOT/'tools').glob('*.py')), ids=lambda path: path.name)
+def test_no_pickle(path): report([f'{path.name}:{line} {what}' for line, what in pickle_uses(path.read_text())])
+
+def test_licence_and_notes_are_there():
+    for name in ['LICENSE', 'README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'data/sample/README']:
+        assert (ROOT/name).is_file(), f'{name} is missing'
+    assert 'Apache License' in (ROOT/'LICENSE').read_text() and 'SYNTHETIC' in (ROOT/'data/sample/README').read_text()
