@@ -1,7 +1,9 @@
-"""Reproduce the published figures on MovieLens-1M and write results/reproduction.csv.
+"""Measure models and baselines by all protocols that the results page speaks of, and write the result files.
 
-    python experiments/reproduce.py --data ml-1m --jobs 2
-    python experiments/reproduce.py --data ml-1m --only leave-last-out     # a part; other rows of the file stay
+    python experiments/reproduce.py --jobs 2                          # MovieLens-1M -> results/reproduction.csv
+    python experiments/reproduce.py --data ml-1m.zip --jobs 2         # the same, from an archive that is there
+    python experiments/reproduce.py --only leave-last-out             # a part; other rows of the file stay
+    python experiments/reproduce.py --suite sample                    # the embedded sample -> results/sample.csv
     python experiments/reproduce.py --list
 
 Each job is one model (or baseline) on one protocol with one seed: it is trained on the training part, its epoch is chosen on
@@ -20,18 +22,22 @@ from bst_nbdev.core import atomic_path, library_versions, progress, show_progres
 from bst_nbdev.data import load
 from bst_nbdev.evaluation import BASELINES, compare
 from bst_nbdev.pipeline import Recipe, train
-from bst_nbdev.sequences import make_split
+from bst_nbdev.sequences import PROTOCOLS, make_split
 
 COLUMNS = ['dataset', 'protocol', 'model', 'sequence_length', 'step', 'seed', 'part', 'mae', 'mae_median', 'rmse', 'auc', 'epochs', 'best_epoch',
            'parameters', 'train_seconds', 'device', 'commit', 'versions', 'data_sha256']
 KEY = ['dataset', 'protocol', 'model', 'sequence_length', 'step', 'seed']
 
 # (protocol, preset or baseline, sequence length, step): the longest first, so that no core is left with a long one at the end
-JOBS = [('random-windows', 'pytorch', 10, 1), ('leave-last-out', 'pytorch', 10, 1), ('leave-last-out', 'default', 16, 1), ('leave-last-out', 'SVD++', 10, 1),
+REPRODUCTION = [('random-windows', 'pytorch', 10, 1), ('leave-last-out', 'pytorch', 10, 1), ('leave-last-out', 'default', 16, 1), ('leave-last-out', 'SVD++', 10, 1),
         ('random-windows', 'SVD++', 10, 1), ('random-windows', 'default', 16, 1), ('leave-last-out', 'keras', 4, 1), ('random-windows', 'pytorch', 4, 2),
         ('random-windows', 'keras', 4, 2), ('random-windows', 'SVD++', 4, 2)]
-JOBS += [(protocol, name, length, step) for protocol, length, step in (('random-windows', 4, 2), ('random-windows', 10, 1), ('leave-last-out', 10, 1))
+REPRODUCTION += [(protocol, name, length, step) for protocol, length, step in (('random-windows', 4, 2), ('random-windows', 10, 1), ('leave-last-out', 10, 1))
          for name in ('SVD', 'user + item bias', 'global mean')]
+
+SAMPLE = [(protocol, name, length, 1) for protocol in PROTOCOLS
+          for name, length in (('default', 16), ('pytorch', 10), ('keras', 4), ('SVD', 16), ('user + item bias', 16), ('global mean', 16))]
+SUITES = {'reproduction': ('ml-1m', REPRODUCTION), 'sample': ('sample', SAMPLE)}  # name of the result file: (data, jobs)
 
 def name_of(job): return '{} / {} / length {} / step {}'.format(*job)
 
@@ -63,8 +69,9 @@ def merge(path, rows):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--data', default='ml-1m', help='a MovieLens name, a .zip or a folder (default: %(default)s)')
-    parser.add_argument('--out', type=Path, default=Path('results/reproduction.csv'), help='the result file (default: %(default)s)')
+    parser.add_argument('--suite', choices=SUITES, default='reproduction', help='which jobs (default: %(default)s)')
+    parser.add_argument('--data', help="a MovieLens name, a .zip or a folder (default: the suite's)")
+    parser.add_argument('--out', type=Path, help='the result file (default: results/SUITE.csv)')
     parser.add_argument('--only', default='', help='only jobs whose name has this in it')
     parser.add_argument('--seed', type=int, default=0, help='of split, weights and order (default: %(default)s)')
     parser.add_argument('--jobs', type=int, default=1, help='jobs side by side (default: %(default)s)')
@@ -72,17 +79,18 @@ def main():
     parser.add_argument('--quick', action='store_true', help='one epoch each, to try the command')
     parser.add_argument('--list', action='store_true', help='name the jobs and stop')
     a = parser.parse_args()
-    jobs = [job for job in JOBS if a.only in name_of(job)]
+    data, jobs = SUITES[a.suite]
+    data, out, jobs = a.data or data, a.out or Path(f'results/{a.suite}.csv'), [job for job in jobs if a.only in name_of(job)]
     if a.list: return print(*map(name_of, jobs), sep='\n')
     if not jobs: parser.error(f'no job has {a.only!r} in its name: see --list')
     failed = []
     with ProcessPoolExecutor(a.jobs) as pool:
-        waiting = {pool.submit(work, a.data, job, a.seed, a.threads, a.quick): job for job in jobs}
+        waiting = {pool.submit(work, data, job, a.seed, a.threads, a.quick): job for job in jobs}
         for done in progress(as_completed(waiting), 'jobs', total=len(jobs)):
             if error := done.exception():
                 failed.append(f'{name_of(waiting[done])}: {error}')
                 continue
-            merge(a.out, done.result())
+            merge(out, done.result())
             print(done.result()[['protocol', 'model', 'sequence_length', 'part', 'mae', 'rmse', 'epochs', 'train_seconds']].to_string(index=False, header=False), flush=True)
     if failed: raise SystemExit('failed:\n' + '\n'.join(failed))
 

@@ -187,7 +187,8 @@ def test_opens_and_closes_as_agreed(path):
     number, source = recaps[-1]
     assert re.search(r'\]\([\w.-]+\.ipynb\)', source), f'{path.name} cell {number}: the recap links to no notebook'
     assert number >= len(found) - 3, f'{path.name} cell {number}: the recap does not stand at the end'
-    assert 'nbdev.nbdev_export()' in found[-1][2] and 'hide' in directives(found[-1][2]), f'{path.name}: the last cell exports, and is hidden'
+    last = found[-1][2]
+    assert 'nbdev.nbdev_export()' in last and 'hide' in directives(last), f'{path.name}: the last cell exports, and is hidden'
 
 @each_notebook
 def test_exported_cells_are_short(path):
@@ -201,10 +202,17 @@ def test_lines_are_short(path):
 
 @each_notebook
 def test_imports_have_a_cell_of_their_own(path):
-    "nbdev runs such cells for the documentation, and would run the other code too"
-    for number, source in exported(path):
-        kinds = {isinstance(node, (ast.Import, ast.ImportFrom)) for node in ast.parse(source).body}
-        assert kinds != {True, False}, f'{path.name} cell {number}: imports and other code'
+    "For the documentation nbdev runs every cell that imports something, tests too, and none of the cells it may depend on"
+    problems, exports = [], dict(exported(path))
+    for number, kind, source, _ in cells(path):
+        if kind != 'code' or 'nbdev_export()' in source or re.search(r'^#\|\s*eval:\s*false', source, flags=re.M): continue
+        tree = ast.parse(re.sub(r'^[!%].*$', '', source, flags=re.M))
+        nodes = tree.body if number in exports else list(ast.walk(tree))  # a function that is exported may import
+        other = [node for node in nodes if isinstance(node, (ast.Expr, ast.Assign) if number not in exports else ast.stmt)
+                 and not isinstance(node, (ast.Import, ast.ImportFrom))]
+        if other and any(isinstance(node, (ast.Import, ast.ImportFrom)) for node in nodes):
+            problems.append(f'{path.name} cell {number}: imports and other code')
+    report(problems)
 
 @each_notebook
 def test_no_errors_in_outputs(path):
@@ -290,7 +298,9 @@ def test_pickle_uses_sees_every_kind():
     code = bad + "np.load('d', allow_pickle=False)\njson.load(f)"
     assert [line for line, _ in pickle_uses(code)] == [1, 2, 3, 4, 5]
 
-@pytest.mark.parametrize('path', MODULES + sorted((ROOT/'tools').glob('*.py')), ids=lambda path: path.name)
+SCRIPTS = sorted(path for folder in ['tools', 'experiments', 'benchmarks'] for path in (ROOT/folder).glob('*.py'))
+
+@pytest.mark.parametrize('path', MODULES + SCRIPTS, ids=lambda path: path.name)
 def test_no_pickle(path): report([f'{path.name}:{line} {what}' for line, what in pickle_uses(path.read_text())])
 
 def test_licence_and_notes_are_there():
