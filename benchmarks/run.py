@@ -16,12 +16,15 @@ import json
 import platform
 import re
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 import zipfile
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -29,15 +32,15 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader, Dataset
+from torchmetrics import MeanAbsoluteError
 
-from bst_nbdev.core import BSTError, atomic_path, check_writable, progress, seed_everything, show_progress, source_commit
+from bst_nbdev.core import BSTError, DataError, atomic_path, check_writable, progress, seed_everything, show_progress, source_commit
 from bst_nbdev.data import data_folder, download, find_layout, load, load_prepared, movielens_name, open_files, read_movielens, sample_folder, save_prepared
 from bst_nbdev.evaluation import compare
 from bst_nbdev.model import PRESETS, make_loss, make_model
 from bst_nbdev.pipeline import Recipe, build
-from bst_nbdev.sequences import Batches, RatingTensors, Windows, make_batches, make_split, window_targets
+from bst_nbdev.sequences import Batches, Windows, make_batches, make_split, window_targets
 from bst_nbdev.training import TrainingConfig, fit, make_optimizer, make_schedule, predict, train_epoch
-from torchmetrics import MeanAbsoluteError
 
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = ['work', 'variant', 'value', 'unit', 'ratio', 'baseline', 'device', 'commit']
@@ -49,18 +52,21 @@ class Setting:
     "What a measurement needs to know"
     path: Path  # Folder or archive in the layout of ml-1m
     repeat: int  # Rounds
-    batches: int  # Batches in a timed pass
+    windows: int  # Windows in a timed pass of training or evaluation
     threads: int  # Threads of torch
 
 
 # --- Measuring
 
-def seconds(function):
-    "How long a call takes"
-    gc.collect()
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
+def seconds(function, times=1):
+    "How long a call takes: the median of a few times"
+    taken = []
+    for _ in range(times):
+        gc.collect()
+        start = time.perf_counter()
+        function()
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken)
 
 def alternate(measures, repeat, description=''):
     "Call each of the functions in turn, round after round: {variant: [what it returned in each round]}"
@@ -127,14 +133,233 @@ class ArrayDataset(Dataset):
 def loaders(windows, batch_size, shuffle):
     "The same windows in batches, by each variant"
     everything = windows[torch.arange(len(windows))]
-    return {FRAME: DataLoader(FrameDataset(*everything), batch_size, shuffle), ARRAYS: DataLoader(ArrayDataset(*everything), batch_size, shuffle),
-            OURS: Batches(windows, batch_size, shuffle)}
+    one_by_one = lambda kind: DataLoader(kind(*everything), batch_size, shuffle, generator=torch.Generator())  # its own, to leave dropout's alone
+    return {FRAME: one_by_one(FrameDataset), ARRAYS: one_by_one(ArrayDataset), OURS: Batches(windows, batch_size, shuffle)}
 
-def same_batches(windows, batch_size):
-    "Make sure that all variants hand out the same first and last batch when nothing is shuffled"
-    few = Windows.__new__(Windows)
-    found = {name: list(loader) for name, loader in loaders(windows, batch_size, shuffle=False).items()}
+
+
+# --- From file to first batch
+
+@contextmanager
+def unpacked(path):
+    "The folder with the files; those of an archive are unpacked, and removed again"
+    if path.is_dir(): yield path
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            with zipfile.ZipFile(path) as archive: archive.extractall(folder)
+            yield next(Path(folder).rglob('ratings.dat')).parent
+
+def all_windows(path, length, step):
+    "User (W), items (W, L) and ratings (W, L) of all windows that are full, as arrays"
+    data = read_movielens(path)
+    targets = window_targets(data.offsets, length, step)
+    rows = targets[:, None] + np.arange(1 - length, 1)
+    rows = rows[rows[:, 0] >= data.offsets[data.user[targets]]]
+    return data, data.user[rows[:, -1]], data.item[rows], data.rating[rows]
+
+def first_batch(data, length, step, batch_size):
+    "(inputs, label) of the first training batch"
+    return next(iter(make_batches(data, make_split(data, 'random-windows', length, step), length, batch_size)['train']))
+
+def naive_first_batch(user, item, rating, batch_size):
+    "The same from the naive route's windows"
+    train = np.random.default_rng(0).random(len(user)) < .85
+    inputs = dict(user=user[train], item=item[train], rating=rating[train, :-1])
+    return next(iter(DataLoader(ArrayDataset(inputs, rating[train, -1]), batch_size, shuffle=True)))
+
+def data_job(setting, data, length=4, step=2, batch_size=128):
+    "The file's way into arrays of windows, and to the first batch; the naive route reads, cuts and batches once for both"
+    naive = notebook_function('01_data.ipynb', 'naive_windows')
+    def by_naive_route():
+        start = time.perf_counter()
+        with unpacked(setting.path) as folder: found = naive(folder, length, step)
+        middle = time.perf_counter()
+        naive_first_batch(*found, batch_size)
+        return middle - start, time.perf_counter() - start
+
+    with unpacked(setting.path) as folder: user, item, rating = naive(folder, length, step)
+    data, *ours = all_windows(setting.path, length, step)
+    must_equal('the windows', (data.users.decode(ours[0]), user), (data.items.decode(ours[1]), item), (ours[2], rating))
+    windows = Windows(data, window_targets(data.offsets, length, step), length)
+    inputs, label = windows[torch.arange(len(windows))]
+    full = ~inputs['padding_mask'].any(1)
+    must_equal('the batches', (data.items.decode(inputs['item'][full]), item), (inputs['rating'][full, :-1], rating[:, :-1]), (label[full], rating[:, -1]))
+    del user, item, rating, ours, windows, inputs, label
+
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = save_prepared(data, Path(folder)/'prepared')
+        from_file = lambda: first_batch(load(setting.path), length, step, batch_size)
+        from_prepared = lambda: first_batch(load_prepared(prepared), length, step, batch_size)
+        found = alternate({NAIVE: by_naive_route,
+                           OURS: lambda: (seconds(lambda: all_windows(setting.path, length, step), 3), seconds(from_file, 3), seconds(from_prepared, 3))},
+                          setting.repeat, 'data')
+    columns = {variant: list(zip(*values)) for variant, values in found.items()}
+    what = f'length {length}, step {step}'
+    yield from table(f'file to all windows, {what}', 's', {NAIVE: columns[NAIVE][0], OURS: columns[OURS][0]}, [NAIVE])
+    yield from table(f'file to first batch, {what}, batch {batch_size}', 's',
+                     {NAIVE: columns[NAIVE][1], OURS: columns[OURS][1], f'{OURS}, prepared folder': columns[OURS][2]}, [NAIVE])
+
+
+# --- Training and evaluation
+
+def some_windows(data, rows, length, count):
+    "Windows of at most `count` of the targets, drawn at random"
+    rows = np.random.default_rng(0).permutation(rows)[:count]
+    return Windows(data, np.sort(rows), length)
+
+def train_pass(data, preset, length, batches, optimizer=None):
+    "Seconds, and mean loss, of one pass over the batches with a fresh model"
+    seed_everything(0)
+    config = TrainingConfig(**{**PRESETS[preset]['training'], 'schedule': 'constant'})
+    model = make_model(data, preset, sequence_length=length)
+    optimizer = (optimizer or (lambda model: make_optimizer(model, config)))(model)
+    accelerator = Accelerator(cpu=True)
+    model, optimizer, schedule = accelerator.prepare(model, optimizer, make_schedule(optimizer, config, len(batches)))
+    gc.collect()
+    start = time.perf_counter()
+    loss = train_epoch(model, batches, make_loss(model.config), optimizer, schedule, accelerator, config.clip)
+    return time.perf_counter() - start, loss
+
+def check_loaders(data, preset, length, batch_size, rows):
+    "Make sure that all variants hand out the same batches and lead to the same loss, when nothing is shuffled"
+    found = loaders(some_windows(data, rows, length, 2 * batch_size + 7), batch_size, shuffle=False)
+    _, loss = train_pass(data, preset, length, found[OURS])
     for name in FRAME, ARRAYS:
-        for at in 0, -1:
-            (ours, label), (theirs, their_label) = found[OURS][at], found[name][at]
+        for (ours, label), (theirs, their_label) in zip(found[OURS], found[name], strict=True):
             must_equal(f'the batches of {OURS} and {name}', (list(ours), list(theirs)), (label, their_label), *((ours[k], theirs[k]) for k in ours))
+        must_equal(f'the losses of {OURS} and {name}', (round(loss, 4), round(train_pass(data, preset, length, found[name])[1], 4)))
+
+def training_job(setting, data, preset, length, batch_size):
+    "Throughput of training with the same network, optimizer and loss, and what part of the time the data take"
+    rows = make_split(data, 'random-windows', length).train
+    check_loaders(data, preset, length, batch_size, rows)
+    windows = some_windows(data, rows, length, setting.windows)
+    variants = loaders(windows, batch_size, shuffle=True)
+    measure = lambda batches: lambda: (train_pass(data, preset, length, batches)[0], seconds(lambda: list(batches)))
+    found = alternate({name: measure(batches) for name, batches in variants.items()}, setting.repeat, f'training {preset}')
+    what, rate = f'{preset}, length {length}, batch {batch_size}', lambda at: {v: [len(windows) / t[at] for t in ts] for v, ts in found.items()}
+    yield from table(f'training, {what}', 'examples/s', rate(0), [FRAME, ARRAYS])
+    yield from table(f'training, {what}: batches alone', 'examples/s', rate(1), [FRAME, ARRAYS])
+    yield from table(f'training, {what}: share of the data', '%', {v: [100 * alone / whole for whole, alone in ts] for v, ts in found.items()})
+
+def evaluation_job(setting, data, preset, length, batch_size=1024):
+    "Throughput of answering for a part"
+    rows = make_split(data, 'random-windows', length).test
+    check_loaders(data, preset, length, batch_size, rows)
+    windows = some_windows(data, rows, length, setting.windows)
+    model = make_model(data, preset, sequence_length=length)
+    variants = loaders(windows, batch_size, shuffle=False)
+    found = alternate({name: lambda batches=batches: len(windows) / seconds(lambda: predict(model, batches)) for name, batches in variants.items()},
+                      setting.repeat, f'evaluation {preset}')
+    yield from table(f'evaluation, {preset}, length {length}, batch {batch_size}', 'examples/s', found, [FRAME, ARRAYS])
+
+def optimizer_job(setting, data, preset, length, kind, batch_size=128):
+    "Throughput of training by how the optimizer walks through the parameters"
+    windows = some_windows(data, make_split(data, 'random-windows', length).train, length, setting.windows)
+    ways = {'one parameter at a time': dict(foreach=False), 'many at a time (foreach)': dict(foreach=True), 'in one call (fused)': dict(fused=True)}
+    make = lambda way: lambda model: kind(model.parameters(), lr=.001, **way)
+    measure = lambda way: lambda: len(windows) / train_pass(data, preset, length, Batches(windows, batch_size, shuffle=True), make(way))[0]
+    found = alternate({name: measure(way) for name, way in ways.items()}, setting.repeat, f'optimizer {kind.__name__}')
+    yield from table(f'optimizer {kind.__name__}, {preset}, length {length}, batch {batch_size}', 'examples/s', found, list(ways)[:1])
+
+
+# --- Memory
+
+def peak_memory():
+    "Largest resident memory of this process so far, in MB (10**6 bytes)"
+    status = Path('/proc/self/status')  # on Linux, because its getrusage counts the parent process in
+    if status.exists(): return int(re.search(r'VmHWM:\s+(\d+) kB', status.read_text())[1]) * 1024 / 1e6
+    import resource
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == 'Darwin' else 1024) / 1e6
+
+class FirstBatches:
+    "Only the first few of some batches"
+    def __init__(self, batches, count): self.batches, self.count = batches, min(count, len(batches))
+
+    def __len__(self): return self.count
+
+    def __iter__(self): return islice(iter(self.batches), self.count)
+
+def memory_of_nothing(setting): return peak_memory()
+
+def memory_of_naive_route(setting, length=10, step=1):
+    with unpacked(setting.path) as folder: notebook_function('01_data.ipynb', 'naive_windows')(folder, length, step)
+    return peak_memory()
+
+def memory_of_run(setting, preset='pytorch', length=10, step=1):
+    "Read, split, train, choose on validation, evaluate validation and test beside baselines"
+    show_progress(False)
+    torch.set_num_threads(setting.threads)
+    data, recipe = load(setting.path), Recipe(str(setting.path), preset, 'random-windows', length, step, epochs=1)
+    split, batches, model = build(recipe, data)
+    first = FirstBatches(batches['train'], setting.windows // recipe.training().batch_size)
+    fit(model, first, batches['validation'], make_loss(model.config), dict(mae=MeanAbsoluteError()), recipe.training())
+    compare(data, split, {preset: (model, batches)})
+    return peak_memory()
+
+def memory_job(setting, data):
+    "Each in a process of its own"
+    def fresh(function):
+        with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool: return [pool.submit(function, setting).result()]
+    yield from table('peak memory, length 10, step 1', 'MB', {f'{NAIVE}, to all windows': fresh(memory_of_naive_route),
+                     f'{OURS}, whole run, pytorch': fresh(memory_of_run)}, [f'{NAIVE}, to all windows'])
+    yield from table('peak memory, length 10, step 1', 'MB', {'imports alone': fresh(memory_of_nothing)})
+
+
+# --- The command
+
+JOBS = {'data': data_job}
+JOBS |= {f'training, {preset}, length {length}, batch {size}': partial(training_job, preset=preset, length=length, batch_size=size)
+         for preset, length in (('pytorch', 4), ('pytorch', 10), ('keras', 4)) for size in (128, 512)}
+JOBS |= {f'evaluation, {preset}, length {length}': partial(evaluation_job, preset=preset, length=length) for preset, length in (('pytorch', 10), ('keras', 4))}
+JOBS |= {f'optimizer, {kind.__name__}, {preset}': partial(optimizer_job, preset=preset, length=length, kind=kind)
+         for preset, length, kind in (('pytorch', 10, torch.optim.AdamW), ('keras', 4, torch.optim.Adagrad))}
+JOBS |= {'memory': memory_job}
+
+def locate(data):
+    "Folder or archive of the data; all measurements start there, so it must be the original in the layout of ml-1m"
+    if str(data) == 'sample': path = sample_folder()
+    elif name := movielens_name(data): path = folder if (folder := data_folder()/name).is_dir() else download(name)
+    else: path = Path(data)
+    if (layout := find_layout(open_files(path)).name) != 'ml-1m':
+        raise DataError(f'{path} has the layout of {layout}, but the naive route reads that of ml-1m only: give ml-1m or sample')
+    return path
+
+def merge(path, rows):
+    "Put new rows in the place of old ones of the same work"
+    if path.exists():
+        old = pd.read_csv(path)
+        rows = pd.concat([old[~old.work.isin(rows.work)], rows])
+    with atomic_path(path) as scratch: rows.sort_values('work', kind='stable').to_csv(scratch, index=False, float_format='%.5g')
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--data', default='ml-1m', help='ml-1m, sample, or a .zip or folder like that of ml-1m (default: %(default)s)')
+    parser.add_argument('--out', type=Path, help='the result file (default: results/benchmark.csv; with --quick, none)')
+    parser.add_argument('--only', default='', help='only jobs whose name has this in it')
+    parser.add_argument('--repeat', type=int, default=5, help='rounds (default: %(default)s)')
+    parser.add_argument('--windows', type=int, default=12_800, help='windows in a timed pass of training or evaluation (default: %(default)s)')
+    parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='threads of torch (default: %(default)s, all cores)')
+    parser.add_argument('--quick', action='store_true', help='one round of few windows, to try the command: its figures mean little')
+    parser.add_argument('--list', action='store_true', help='name the jobs and stop')
+    a = parser.parse_args()
+    jobs = {name: job for name, job in JOBS.items() if a.only in name}
+    if a.list: return print(*jobs, sep='\n')
+    if not jobs: parser.error(f'no job has {a.only!r} in its name: see --list')
+    for name in 'repeat', 'windows', 'threads':
+        if getattr(a, name) < 1: parser.error(f'--{name} is {getattr(a, name)}: give 1 or more')
+    out = a.out or (None if a.quick else Path('results/benchmark.csv'))
+    try:
+        if out: check_writable(out.parent)
+        setting = Setting(locate(a.data), 1 if a.quick else a.repeat, min(a.windows, 1024) if a.quick else a.windows, a.threads)
+        torch.set_num_threads(a.threads)
+        data = load(setting.path)
+        about = dict(device=f'cpu, {a.threads} thread' + 's' * (a.threads > 1), commit=source_commit())
+        for name, job in progress(jobs.items(), 'jobs'):
+            rows = pd.DataFrame(job(setting, data)).assign(**about).reindex(columns=COLUMNS)
+            rows['work'] = f'{data.name}: ' + rows['work']
+            if out: merge(out, rows)
+            print(rows[COLUMNS[:6]].to_string(index=False, header=False, na_rep='', float_format='{:.4g}'.format), flush=True)
+    except BSTError as error: raise SystemExit(f'error: {error}') from error
+
+if __name__ == '__main__': main()

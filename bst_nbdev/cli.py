@@ -23,7 +23,7 @@ from .model import PRESETS
 from .pipeline import Recipe, check_out, evaluate, load_run, save_run, train
 from .sequences import PROTOCOLS
 
-# %% ../nbs/10_cli.ipynb #724755c5
+# %% ../nbs/10_cli.ipynb #9623cc09
 def make_parser(
     function,  # With docments on each parameter
     name: str,  # Of the command
@@ -38,7 +38,8 @@ def make_parser(
         if doc.default is inspect.Parameter.empty: parser.add_argument(parameter, type=kind, help=text)
         else:
             default = '' if doc.default is None else ' (default: %(default)s)'
-            parser.add_argument('--' + parameter.replace('_', '-'), type=kind, default=doc.default, metavar=kind.__name__.upper().replace('STR', 'TEXT'), help=text + default)
+            parser.add_argument('--' + parameter.replace('_', '-'), type=kind, default=doc.default, help=text + default,
+                                metavar={int: 'INT', float: 'FLOAT', str: 'TEXT'}[kind])
     return parser
 
 # %% ../nbs/10_cli.ipynb #028526aa
@@ -59,7 +60,7 @@ def run_command(
     print(f'{name}: {message}', file=sys.stderr)
     return code
 
-# %% ../nbs/10_cli.ipynb #55511dc6
+# %% ../nbs/10_cli.ipynb #17584fa4
 def _show(table):
     "Print scores as a table, one line for each method"
     wide = table.pivot(index='model', columns='part', values=['mae', 'rmse', 'auc']).reindex(table.model.unique())
@@ -70,7 +71,7 @@ def _show(table):
     print(wide.rename_axis(None).to_string(float_format='{:.4f}'.format, na_rep=''))
 
 def _train(
-    data: str = 'sample',  # 'sample', a MovieLens name (ml-1m, ml-100k, …; downloaded if need be), a .zip, a folder, or what bst_prepare wrote
+    data: str = 'sample',  # 'sample', a MovieLens name (ml-1m, …; downloaded if need be), a .zip, a folder, or what bst_prepare wrote
     preset: str = 'default',  # Which model
     protocol: str = 'temporal',  # How to split
     sequence_length: int | None = None,  # History plus target; the preset's if not given

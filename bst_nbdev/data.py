@@ -33,7 +33,7 @@ from fastcore.basics import patch
 from .core import UNKNOWN, DataError, DownloadError, atomic_path, check_choice, file_digest, library_versions, progress
 from .sample import SAMPLE_FILES, make_sample
 
-# %% ../nbs/01_data.ipynb #81639713
+# %% ../nbs/01_data.ipynb #7e4de3ac
 @dataclass(frozen=True, eq=False, repr=False)
 class Vocabulary:
     "The known raw ids of one kind, sorted: row `r` stands for `ids[r-1]`, and row 0 for everything else"
@@ -43,7 +43,9 @@ class Vocabulary:
     def __eq__(self, other): return type(other) is Vocabulary and self.kind == other.kind and np.array_equal(self.ids, other.ids)
 
     @property
-    def kind(self): return 'int' if self.ids.dtype.kind == 'i' else 'str'  # what the raw ids are
+    def kind(self):
+        "What the raw ids are: 'int' or 'str'"
+        return 'int' if self.ids.dtype.kind == 'i' else 'str'
 
     def __repr__(self):
         span = f", {self.ids[0]} … {self.ids[-1]}" if len(self.ids) else ''
@@ -125,7 +127,7 @@ class Feature:
 
     def __repr__(self): return f"Feature({len(self.values) - 1} values)"
 
-# %% ../nbs/01_data.ipynb #d4e3fca7
+# %% ../nbs/01_data.ipynb #2f60f478
 @dataclass(frozen=True, eq=False, repr=False)
 class Interactions:
     "Ratings of items by users in order of time, and what is known about both"
@@ -148,9 +150,13 @@ class Interactions:
     def __len__(self): return len(self.user)
 
     @property
-    def num_users(self): return len(self.users) - 1  # without row 0
+    def num_users(self):
+        "Users in the vocabulary, without row 0"
+        return len(self.users) - 1
     @property
-    def num_items(self): return len(self.items) - 1  # without row 0
+    def num_items(self):
+        "Items in the vocabulary, without row 0"
+        return len(self.items) - 1
 
 # %% ../nbs/01_data.ipynb #6c9905a6
 @patch
@@ -182,7 +188,7 @@ def history(
     u = int(self.users.encode(user_id))
     return self.frame(slice(*self.offsets[u:u+2]))
 
-# %% ../nbs/01_data.ipynb #f4d9e9f3
+# %% ../nbs/01_data.ipynb #5dd509bd
 @dataclass(frozen=True, eq=False)
 class Tables:
     "Ratings, users and items as read, before they are checked and sorted"
@@ -191,8 +197,8 @@ class Tables:
     items: pd.DataFrame | None  # Column item, and any of title, genres ("a|b"), year; the index is the line number
     rating_values: tuple[float, ...] | None  # The scale; None to take it from the ratings
     place: Callable[[str, int], str]  # ("ratings", 0) -> "ratings.dat, line 1"
-    name: str = 'frame'
-    source: dict = field(default_factory=dict)
+    name: str = 'frame'  # Of the data set
+    source: dict = field(default_factory=dict)  # Where it came from: path, sha256, format
 
 # %% ../nbs/01_data.ipynb #6e64be7b
 def _refuse(place, table, bad, problem, remedy):
@@ -321,7 +327,7 @@ LAYOUTS = (Layout('ml-100k', 'u.data', 'u.item', 'u.user', '\t', WHOLE_STARS),
            Layout('ml-10m', 'ratings.dat', 'movies.dat', None, '::', HALF_STARS),
            Layout('csv', 'ratings.csv', 'movies.csv', None, ',', HALF_STARS, ('userId', 'movieId', 'rating', 'timestamp')))
 
-# %% ../nbs/01_data.ipynb #8005f665
+# %% ../nbs/01_data.ipynb #1efc06a4
 @dataclass(frozen=True)
 class DataFiles:
     "The files of a folder or of a zip archive, by name"
@@ -330,7 +336,11 @@ class DataFiles:
     zipped: bool  # Whether `path` is an archive
 
     def __contains__(self, name): return name in self.members
-    def where(self, name): return f"{self.path}: {self.members[name]}" if self.zipped else str(self.path/name)  # for messages
+    def where(self,
+        name: str,  # Of one of the files
+    ) -> str:  # Its path; for a member of an archive, the archive's and its own
+        "The place of a file, for messages"
+        return f"{self.path}: {self.members[name]}" if self.zipped else str(self.path/name)
 
 @patch
 def read(

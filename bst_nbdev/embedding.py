@@ -118,7 +118,7 @@ class _BinaryNumber(nn.Module):
     "Rows 1 and 2 as the numbers 0 and 1, row 0 (unknown) as one half"
     def forward(self, rows): return torch.where(rows == UNKNOWN, .5, rows - 1.)[:, None]
 
-# %% ../nbs/03_embedding.ipynb #61d8a48c
+# %% ../nbs/03_embedding.ipynb #98cee200
 class LearnedPosition(nn.Module):
     "A learnt vector for each place of the sequence, the target's last"
     def __init__(self,
@@ -132,7 +132,8 @@ class LearnedPosition(nn.Module):
         time_gap: torch.Tensor,  # (B, L), for its shape only
     ) -> torch.Tensor:  # (B, L, width)
         if time_gap.shape[1] != len(self.place):
-            raise ConfigError(f"a sequence of {time_gap.shape[1]} for a model of sequence length {len(self.place)}: cut windows of that length")
+            raise ConfigError(f"a sequence of {time_gap.shape[1]} for a model of sequence length {len(self.place)}: "
+                              'cut windows of that length')
         return self.place.expand(len(time_gap), -1, -1)
 
 # %% ../nbs/03_embedding.ipynb #4be3245f

@@ -45,7 +45,7 @@ def click_scores(
     if clicked.all() or not clicked.any(): return dict(auc=float('nan'))
     return score(torch.sigmoid(predictions.double()), clicked.int(), dict(auc=BinaryAUROC()))
 
-# %% ../nbs/08_evaluation.ipynb #d53822f0
+# %% ../nbs/08_evaluation.ipynb #3c628463
 def training_rows(
     interactions: Interactions,  # All ratings
     split: Split,  # Their parts
@@ -55,13 +55,22 @@ def training_rows(
 
 class GlobalMean:
     "The mean rating of the training part, for everyone and everything"
-    def fit(self, interactions, rows):
+    def fit(self,
+        interactions: Interactions,  # All ratings
+        rows: np.ndarray,  # Which of them to learn from (int64)
+    ):  # Itself
+        "Learn from the ratings in `rows`"
         self.mean = float(interactions.rating[rows].mean())
         return self
 
-    def predict(self, interactions, rows): return np.full(len(rows), self.mean, np.float32)
+    def predict(self,
+        interactions: Interactions,  # All ratings
+        rows: np.ndarray,  # Which of them to answer (int64)
+    ) -> np.ndarray:  # Answers (float32)
+        "Answers for the users and items in `rows`"
+        return np.full(len(rows), self.mean, np.float32)
 
-# %% ../nbs/08_evaluation.ipynb #b6353bf0
+# %% ../nbs/08_evaluation.ipynb #6adc4a30
 class UserItemBias:
     "Mean plus regularised user and item biases, by alternating least squares"
     def __init__(self,
@@ -71,7 +80,11 @@ class UserItemBias:
     ):
         self.user_regularization, self.item_regularization, self.rounds = user_regularization, item_regularization, rounds
 
-    def fit(self, interactions, rows):
+    def fit(self,
+        interactions: Interactions,  # All ratings
+        rows: np.ndarray,  # Which of them to learn from (int64)
+    ):  # Itself
+        "Learn from the ratings in `rows`"
         user, item = interactions.user[rows], interactions.item[rows]
         self.mean = float(interactions.rating[rows].mean())
         rest = interactions.rating[rows] - self.mean
@@ -82,11 +95,15 @@ class UserItemBias:
             self.user = np.bincount(user, rest - self.item[item], len(self.user)) / (self.user_regularization + users)
         return self
 
-    def predict(self, interactions, rows):
+    def predict(self,
+        interactions: Interactions,  # All ratings
+        rows: np.ndarray,  # Which of them to answer (int64)
+    ) -> np.ndarray:  # Answers (float32)
+        "Answers for the users and items in `rows`"
         answer = self.mean + self.user[interactions.user[rows]] + self.item[interactions.item[rows]]
         return answer.clip(interactions.rating_values[0], interactions.rating_values[-1]).astype(np.float32)
 
-# %% ../nbs/08_evaluation.ipynb #7a4d329b
+# %% ../nbs/08_evaluation.ipynb #61d434a1
 class Factorization:
     "SVD or SVD++ of scikit-surprise, with its default settings"
     def __init__(self,
@@ -97,13 +114,21 @@ class Factorization:
         self.model = getattr(surprise, check_choice('factorization', name, ('SVD', 'SVDpp')))(random_state=seed)
         self.surprise = surprise
 
-    def fit(self, interactions, rows):
+    def fit(self,
+        interactions: Interactions,  # All ratings
+        rows: np.ndarray,  # Which of them to learn from (int64)
+    ):  # Itself
+        "Learn from the ratings in `rows`"
         reader = self.surprise.Reader(rating_scale=(interactions.rating_values[0], interactions.rating_values[-1]))
         table = pd.DataFrame(dict(user=interactions.user[rows], item=interactions.item[rows], rating=interactions.rating[rows]))
         self.model.fit(self.surprise.Dataset.load_from_df(table, reader).build_full_trainset())
         return self
 
-    def predict(self, interactions, rows):
+    def predict(self,
+        interactions: Interactions,  # All ratings
+        rows: np.ndarray,  # Which of them to answer (int64)
+    ) -> np.ndarray:  # Answers (float32)
+        "Answers for the users and items in `rows`"
         pairs = zip(interactions.user[rows].tolist(), interactions.item[rows].tolist())
         return np.array([self.model.predict(user, item).est for user, item in pairs], np.float32)
 
@@ -130,7 +155,7 @@ def evaluate_model(
     if c.objective == 'click': return click_scores(predictions, labels, c.threshold)
     return rating_scores(predictions, labels, c.rating_values, c.threshold)
 
-# %% ../nbs/08_evaluation.ipynb #e778e52b
+# %% ../nbs/08_evaluation.ipynb #ee60ba67
 def evaluate_baseline(
     baseline,  # Fitted, with `predict(interactions, rows)`
     interactions: Interactions,  # All ratings
@@ -138,7 +163,7 @@ def evaluate_baseline(
     threshold: float = 4.,  # For AUC
 ) -> dict[str, float]:  # All `METRICS`
     "Scores of a baseline on the targets of one part"
-    predictions, labels = (torch.from_numpy(np.asarray(a, np.float32)) for a in (baseline.predict(interactions, rows), interactions.rating[rows]))
+    predictions, labels = (torch.from_numpy(a) for a in (baseline.predict(interactions, rows), interactions.rating[rows]))
     return rating_scores(predictions, labels, tuple(map(float, interactions.rating_values)), threshold)
 
 # %% ../nbs/08_evaluation.ipynb #6d468937

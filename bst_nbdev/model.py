@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PRESETS', 'BSTConfig', 'BST', 'make_config', 'make_model', 'make_loss']
 
-# %% ../nbs/06_model.ipynb #221d523c
+# %% ../nbs/06_model.ipynb #a910d07c
 import json
 from dataclasses import asdict, dataclass, fields, replace
 
@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from .core import ConfigError, check_choice
 from .data import Interactions
-from .embedding import EmbedRating, IdEmbedding, ItemEmbedding, LearnedPosition, MultiplyRating, TimeGapPosition, UserEmbedding, year_periods
+from .embedding import (EmbedRating, IdEmbedding, ItemEmbedding, LearnedPosition, MultiplyRating, TimeGapPosition,
+                                 UserEmbedding, year_periods)
 from .mlp import MLP
 from .transformer import Encoder
 
@@ -90,7 +91,7 @@ def _config_from_dict(cls, values: dict):
 
 BSTConfig.to_dict, BSTConfig.from_dict = _config_to_dict, classmethod(_config_from_dict)
 
-# %% ../nbs/06_model.ipynb #524413e3
+# %% ../nbs/06_model.ipynb #58a789a8
 class BST(nn.Module):
     "Behavior Sequence Transformer: the answer for a target item, from the history before it and the user's profile"
     def __init__(self,
@@ -99,7 +100,8 @@ class BST(nn.Module):
         super().__init__()
         c = self.config = config
         self.item = ItemEmbedding(c.items, c.item_width, c.num_genres, c.num_periods, c.genres, c.unknown_rate)
-        self.user = UserEmbedding(c.users if c.user_width else 0, c.user_width, c.feature_rows, c.feature_widths, c.binary_as_number, c.unknown_rate)
+        self.user = UserEmbedding(c.users if c.user_width else 0, c.user_width, c.feature_rows, c.feature_widths,
+                                  c.binary_as_number, c.unknown_rate)
         if c.position == 'learned': self.position = LearnedPosition(c.sequence_length, c.item_width)
         if c.position == 'time-gap': self.position = TimeGapPosition(c.item_width)
         concat = c.position != 'none' and c.position_join == 'concat'
@@ -108,7 +110,8 @@ class BST(nn.Module):
         if c.rating == 'multiply': self.rating = MultiplyRating(c.rating_values)
         self.encoder = Encoder(width, c.blocks, c.norm, heads=c.heads, head_width=c.head_width, hidden=c.hidden,
                                activation=c.activation, dropout=c.dropout)
-        self.mlp = MLP(_mlp_inputs(c, width, self.user.widths), c.mlp, activation=c.activation, batch_norm=c.batch_norm, dropout=c.dropout)
+        self.mlp = MLP(_mlp_inputs(c, width, self.user.widths), c.mlp, activation=c.activation,
+                       batch_norm=c.batch_norm, dropout=c.dropout)
         self.user_bias = IdEmbedding(c.users, 1, std=.001) if c.biases else None
         self.item_bias = IdEmbedding(c.items, 1, std=.001) if c.biases else None
 
@@ -196,38 +199,43 @@ def _set_training(self,
 
 BST.set_catalogue, BST.set_training = _set_catalogue, _set_training
 
-# %% ../nbs/06_model.ipynb #7a49f07e
+# %% ../nbs/06_model.ipynb #a9b38cee
 PRESETS = {
     'paper': dict(
         source='Chen et al. 2019, section 3.3, arxiv.org/abs/1905.06874',
-        departures='The paper gives no embedding widths beyond "4 to 64": items, positions, user and profile have 32, the feed-forward layer four times the '
-                   'width. Ratings of the history are embedded, since our behaviours are ratings. No cross features.',
-        model=dict(sequence_length=20, item_width=32, user_width=32, feature_width=32, genres='mean', position='time-gap', position_join='concat',
-                   rating='embed', blocks=1, heads=8, hidden=256, mlp=(1024, 512, 256), dropout=.2, objective='click'),
+        departures='The paper gives no embedding widths beyond "4 to 64": items, positions, user and profile have 32, the feed-forward '
+                   'layer four times the width. Ratings of the history are embedded, since our behaviours are ratings. No cross features.',
+        model=dict(sequence_length=20, item_width=32, user_width=32, feature_width=32, genres='mean', position='time-gap',
+                   position_join='concat', rating='embed', blocks=1, heads=8, hidden=256, mlp=(1024, 512, 256), dropout=.2,
+                   objective='click'),
         training=dict(epochs=1, batch_size=256, optimizer='adagrad', learning_rate=.01)),
     'keras': dict(
         source='Khalid Salama, keras.io/examples/structured_data/movielens_recommendations_transformers',
-        departures='Ratings are divided by the top of the scale before they multiply. Row 0 of each table is for the unknown. The output starts at the mean.',
-        model=dict(sequence_length=4, item_width='sqrt', user_width='sqrt', feature_width='sqrt', genres='dense', position='learned', rating='multiply',
-                   blocks=1, heads=3, head_width='item', hidden=0, mlp=(256, 128), batch_norm=True, dropout=.1, loss='mse'),
+        departures='Ratings are divided by the top of the scale before they multiply. Row 0 of each table is for the unknown. The output '
+                   'starts at the mean.',
+        model=dict(sequence_length=4, item_width='sqrt', user_width='sqrt', feature_width='sqrt', genres='dense', position='learned',
+                   rating='multiply', blocks=1, heads=3, head_width='item', hidden=0, mlp=(256, 128), batch_norm=True, dropout=.1,
+                   loss='mse'),
         training=dict(epochs=5, batch_size=265, optimizer='adagrad', learning_rate=.01)),
     'pytorch': dict(
         source='Nelson Lin, github.com/Nelsonlin0321/ml-behavior-sequence-transformer-for-movie-recommendation',
-        departures='Attention runs along the sequence (the original\'s ran across the batch). A rating of 1 keeps its film (the original scaled it to 0). '
-                   'Dropout sits where the paper puts it. The best epoch is chosen on validation, not on the test set. '
+        departures='Attention runs along the sequence (the original\'s ran across the batch). A rating of 1 keeps its film (the original '
+                   'scaled it to 0). Dropout sits where the paper puts it. The best epoch is chosen on validation, not on the test set. '
                    'Four epochs of a one-cycle schedule with peak 0.002 (the original: ten with a constant 0.001).',
-        model=dict(sequence_length=10, item_width=32, user_width=32, feature_width=32, binary_as_number=True, position='learned', position_join='concat',
-                   rating='multiply', blocks=3, heads=8, hidden=256, crosses=True, mlp=(256, 64), dropout=.2, output='sigmoid'),
+        model=dict(sequence_length=10, item_width=32, user_width=32, feature_width=32, binary_as_number=True, position='learned',
+                   position_join='concat', rating='multiply', blocks=3, heads=8, hidden=256, crosses=True, mlp=(256, 64), dropout=.2,
+                   output='sigmoid'),
         training=dict(epochs=4, batch_size=128, optimizer='adamw', learning_rate=.002, schedule='one-cycle')),
     'default': dict(
         source='this project: small, quick, with what paid on validation',
         departures='Not a published model.',
-        model=dict(sequence_length=16, item_width=32, user_width=32, feature_width=8, genres='mean', years=True, position='time-gap', rating='embed',
-                   blocks=1, heads=4, hidden=64, activation='gelu', norm='pre', pooling='target', biases=True, mlp=(64,), dropout=.1, unknown_rate=.01, loss='mse'),
+        model=dict(sequence_length=16, item_width=32, user_width=32, feature_width=8, genres='mean', years=True, position='time-gap',
+                   rating='embed', blocks=1, heads=4, hidden=64, activation='gelu', norm='pre', pooling='target', biases=True,
+                   mlp=(64,), dropout=.1, unknown_rate=.01, loss='mse'),
         training=dict(epochs=8, batch_size=128, optimizer='adamw', learning_rate=.003, schedule='one-cycle', weight_decay=.05)),
 }
 
-# %% ../nbs/06_model.ipynb #6ae762aa
+# %% ../nbs/06_model.ipynb #d76f3cd7
 def make_config(
     interactions: Interactions,  # The data, for its sizes
     preset: str = 'default',  # One of `PRESETS`
@@ -243,9 +251,9 @@ def make_config(
     if choices.get('head_width') == 'item': choices['head_width'] = choices['item_width']
     if not interactions.genre_names: choices['genres'] = 'none'
     periods = year_periods(interactions.year)[1]
-    sizes = dict(users=len(interactions.users), items=len(interactions.items), rating_values=tuple(map(float, interactions.rating_values)),
-                 features=tuple(rows), feature_rows=tuple(rows.values()), feature_widths=tuple(width_of(feature_width, r) for r in rows.values()),
-                 num_genres=len(interactions.genre_names), num_periods=periods if years and periods > 1 else 0)
+    sizes = dict(users=len(interactions.users), items=len(interactions.items), features=tuple(rows), feature_rows=tuple(rows.values()),
+                 feature_widths=tuple(width_of(feature_width, r) for r in rows.values()), num_genres=len(interactions.genre_names),
+                 rating_values=tuple(map(float, interactions.rating_values)), num_periods=periods if years and periods > 1 else 0)
     return BSTConfig.from_dict({**sizes, **choices})
 
 # %% ../nbs/06_model.ipynb #da4f686a
@@ -257,7 +265,7 @@ def make_model(
     "A model for given data by the name of a preset"
     return BST(make_config(interactions, preset, **overrides)).set_catalogue(interactions.genres, interactions.year)
 
-# %% ../nbs/06_model.ipynb #1c0d5a84
+# %% ../nbs/06_model.ipynb #268a75f2
 def _part(name):
     "The part of the model that an entry of its state belongs to"
     head, *rest = name.split('.')
@@ -277,7 +285,8 @@ def _summary(self,
         part = _part(name)
         layer = type(self.mlp[int(part[4:])]).__name__ if part.startswith('mlp.') else part.capitalize()
         rows.append((part, layer, size, size * (name in learnt)))
-    table = pd.DataFrame(rows, columns=['part', 'layer', 'parameters', 'trainable']).groupby(['part', 'layer'], sort=False).sum().reset_index('layer')
+    table = pd.DataFrame(rows, columns=['part', 'layer', 'parameters', 'trainable'])
+    table = table.groupby(['part', 'layer'], sort=False).sum().reset_index('layer')
     table.loc['total'] = ['', *table[['parameters', 'trainable']].sum()]
     return table
 

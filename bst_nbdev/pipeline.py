@@ -6,7 +6,7 @@
 __all__ = ['choose_device', 'Recipe', 'Run', 'ClickAUC', 'validation_metrics', 'build', 'train', 'record', 'free_folder',
            'check_out', 'save_run', 'load_model', 'load_run', 'evaluate']
 
-# %% ../nbs/09_pipeline.ipynb #8deb3ca2
+# %% ../nbs/09_pipeline.ipynb #2e19229c
 import json
 import re
 import time
@@ -19,7 +19,8 @@ import torch
 from accelerate import Accelerator
 from torchmetrics import MeanAbsoluteError, MeanSquaredError
 
-from .core import BSTError, CheckpointError, ConfigError, atomic_path, check_choice, check_writable, library_versions, seed_everything, source_commit
+from .core import (BSTError, CheckpointError, ConfigError, check_choice, check_writable, library_versions, seed_everything,
+                            source_commit)
 from .data import Interactions, load, save_vocabularies
 from .evaluation import METRICS, click_scores, compare
 from .model import BST, BSTConfig, PRESETS, make_loss, make_model
@@ -68,7 +69,7 @@ class Recipe:
         changes = {name: value for name in ('epochs', 'batch_size', 'learning_rate') if (value := getattr(self, name)) is not None}
         return TrainingConfig(**{**PRESETS[self.preset]['training'], **changes, 'seed': self.seed})
 
-# %% ../nbs/09_pipeline.ipynb #ff67aa01
+# %% ../nbs/09_pipeline.ipynb #0aafdfe9
 @dataclass(eq=False)
 class Run:
     "A trained model with everything needed to judge and to use it"
@@ -81,15 +82,21 @@ class Run:
     seconds: float  # Wall time of training
     device: str  # Where it was trained
 
-    def __repr__(self): return f"Run({self.interactions.name}, {self.recipe.preset}, {self.recipe.protocol}: best epoch {self.best_epoch} of {len(self.history)})"
+    def __repr__(self):
+        r = self.recipe
+        return f"Run({self.interactions.name}, {r.preset}, {r.protocol}: best epoch {self.best_epoch} of {len(self.history)})"
 
     @property
-    def best_epoch(self) -> int: return int(self.history.epoch[self.history.best].iloc[-1])
+    def best_epoch(self) -> int:
+        "Number of the epoch whose weights were kept"
+        return int(self.history.epoch[self.history.best].iloc[-1])
 
     @property
-    def monitor(self) -> str: return 'auc' if self.model.config.objective == 'click' else 'mae'
+    def monitor(self) -> str:
+        "The validation metric that decided"
+        return 'auc' if self.model.config.objective == 'click' else 'mae'
 
-# %% ../nbs/09_pipeline.ipynb #fe19ad1d
+# %% ../nbs/09_pipeline.ipynb #62f1742e
 class ClickAUC:
     "AUC with ratings as labels, in the manner of a torchmetrics metric"
     higher_is_better = True
@@ -98,7 +105,11 @@ class ClickAUC:
         threshold: float,  # A rating of at least this is a click
     ): self.threshold = threshold
 
-    def to(self, device): return self
+    def to(self,
+        device,  # Ignored: there is nothing to move
+    ):
+        "As torchmetrics has it"
+        return self
 
     def __call__(self, predictions, labels): return torch.tensor(click_scores(predictions, labels, self.threshold)['auc'])
 
@@ -143,18 +154,20 @@ def train(
     table = compare(interactions, split, {f'BST ({recipe.preset})': (model, batches)}, baselines)
     return Run(recipe, interactions, split, model, history, table, seconds, str(device))
 
-# %% ../nbs/09_pipeline.ipynb #74185453
+# %% ../nbs/09_pipeline.ipynb #44740aed
 def record(
     run: Run,  # A trained run
 ) -> dict:  # Plain values, ready for JSON
     "Everything that one needs to judge a run or to repeat it"
     data = run.interactions
     scores = run.table.astype(object).where(run.table.notna(), None).to_dict('records')
-    return dict(recipe=run.recipe.__dict__, training=run.recipe.training().to_dict(), scores=scores, best_epoch=run.best_epoch, epochs=len(run.history),
-                train_seconds=round(run.seconds, 2), parameters=int(run.model.summary().loc['total', 'parameters']),
+    return dict(recipe=run.recipe.__dict__, training=run.recipe.training().to_dict(), scores=scores,
+                best_epoch=run.best_epoch, epochs=len(run.history), train_seconds=round(run.seconds, 2),
+                parameters=int(run.model.summary().loc['total', 'parameters']),
                 data=dict(name=data.name, ratings=len(data), users=data.num_users, items=data.num_items, source=data.source),
                 parts={part: len(getattr(run.split, part)) for part in ('train', 'validation', 'test')},
-                device=run.device, versions=library_versions(), commit=source_commit(), finished=datetime.now(timezone.utc).isoformat(timespec='seconds'))
+                device=run.device, versions=library_versions(), commit=source_commit(),
+                finished=datetime.now(timezone.utc).isoformat(timespec='seconds'))
 
 def free_folder(
     run: Run,  # For its name
@@ -190,7 +203,7 @@ def save_run(
         figure.clear()
     return save_checkpoint(folder, run.model.cpu(), add_files)
 
-# %% ../nbs/09_pipeline.ipynb #0706395f
+# %% ../nbs/09_pipeline.ipynb #0ae358f5
 def load_model(
     folder: str | Path,  # A run's folder
     device: str = 'cpu',  # Where to put the model
@@ -205,12 +218,15 @@ def load_run(
 ) -> Run:  # With its table as it was saved
     "A saved run with its data and split"
     model = load_model(folder, device := choose_device(device))
-    try: saved = json.loads((Path(folder)/'metrics.json').read_text())
-    except (OSError, json.JSONDecodeError) as error: raise CheckpointError(f"{folder}/metrics.json is missing or damaged: train again") from error
-    recipe = Recipe(**saved['recipe'])
+    try:
+        saved = json.loads((Path(folder)/'metrics.json').read_text())
+        recipe, checksum = Recipe(**saved['recipe']), saved['data']['source'].get('sha256')
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder}/metrics.json is missing or damaged: train again") from error
     interactions = load(recipe.data if data is None else data)
-    if interactions.source.get('sha256') != saved['data']['source'].get('sha256'):
-        raise CheckpointError(f"{interactions.name} is not the data that {folder} was trained on (its checksum differs): give the same data with --data")
+    if interactions.source.get('sha256') != checksum:
+        raise CheckpointError(f"{interactions.name} is not the data that {folder} was trained on (its checksum differs): "
+                              'give the same data with --data')
     split = make_split(interactions, recipe.protocol, model.config.sequence_length, recipe.step, recipe.seed)
     table = pd.DataFrame(saved['scores']).reindex(columns=['protocol', 'model', 'part', *METRICS])
     return Run(recipe, interactions, split, model, pd.read_csv(Path(folder)/'history.csv'), table, saved['train_seconds'], saved['device'])

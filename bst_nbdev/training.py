@@ -23,7 +23,7 @@ from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 
 from .core import BSTError, CheckpointError, ConfigError, atomic_path, check_choice, file_digest, progress, seed_everything
 
-# %% ../nbs/07_training.ipynb #8dab5b43
+# %% ../nbs/07_training.ipynb #13170eef
 OPTIMIZERS = dict(adamw=lambda p, lr, decay: torch.optim.AdamW(p, lr=lr, weight_decay=decay, fused=True),
                   adam=lambda p, lr, decay: torch.optim.Adam(p, lr=lr, weight_decay=decay, fused=True),
                   adagrad=lambda p, lr, decay: torch.optim.Adagrad(p, lr=lr, weight_decay=decay, initial_accumulator_value=.1))
@@ -49,7 +49,9 @@ class TrainingConfig:
             if getattr(self, name) < 1: raise ConfigError(f"{name} is {getattr(self, name)}: give 1 or more")
         if self.learning_rate <= 0: raise ConfigError(f"learning_rate is {self.learning_rate}: give a number above 0")
 
-    def to_dict(self) -> dict: return asdict(self)
+    def to_dict(self) -> dict:
+        "Plain values, ready for JSON"
+        return asdict(self)
 
 # %% ../nbs/07_training.ipynb #0deaa831
 def make_optimizer(
@@ -146,7 +148,7 @@ class BestWeights:
         self.state = {name: value.detach().clone() for name, value in model.state_dict().items()}
         return True
 
-# %% ../nbs/07_training.ipynb #440a2b7f
+# %% ../nbs/07_training.ipynb #911a28b7
 def fit(
     model: nn.Module,  # Any module; trained in place, left in eval mode with its best weights
     train,  # Training batches of (inputs, label); `len` gives the steps of an epoch
@@ -168,7 +170,8 @@ def fit(
         for epoch in range(1, config.epochs + 1):
             start = time.perf_counter()
             row = dict(epoch=epoch, loss=train_epoch(model, train, loss, optimizer, schedule, accelerator, config.clip, bar))
-            row |= dict(score(*predict(model, validation), metrics), learning_rate=schedule.get_last_lr()[0], seconds=time.perf_counter() - start)
+            row |= score(*predict(model, validation), metrics)
+            row |= dict(learning_rate=schedule.get_last_lr()[0], seconds=time.perf_counter() - start)
             row['best'] = best.update(accelerator.unwrap_model(model), row[monitor], epoch)
             bar.set_description(f'epoch {epoch}: validation {monitor} {row[monitor]:.4f}')
             rows.append(row)
@@ -212,25 +215,35 @@ def save_checkpoint(
         if add_files: add_files(scratch)
     return Path(folder)
 
-# %% ../nbs/07_training.ipynb #2041a164
+# %% ../nbs/07_training.ipynb #c8d1e0e7
 def _read_blueprint(folder):
-    try: blueprint = json.loads((folder/'config.json').read_text())
-    except FileNotFoundError as error: raise CheckpointError(f"{folder} has no config.json: give the folder that a run has written") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error: raise CheckpointError(f"{folder/'config.json'} is damaged: train again") from error
-    if not isinstance(blueprint, dict) or blueprint.get('version') != CHECKPOINT_VERSION:
-        found = blueprint.get('version') if isinstance(blueprint, dict) else None
-        raise CheckpointError(f"{folder} has checkpoint version {found}, this package reads {CHECKPOINT_VERSION}: train again, or install the version that wrote it")
+    path = folder/'config.json'
+    try: blueprint = json.loads(path.read_text())
+    except OSError as error: raise CheckpointError(f"{folder} has no config.json: give the folder that a run has written") from error
+    except ValueError as error: raise CheckpointError(f"{path} is damaged: train again") from error
+    found = blueprint.get('version') if isinstance(blueprint, dict) else None
+    if found != CHECKPOINT_VERSION:
+        raise CheckpointError(f"{folder} has checkpoint version {found}, this package reads {CHECKPOINT_VERSION}: "
+                              'train again, or install the version that wrote it')
     return blueprint
 
 def _read_weights(folder, sha256):
     path = folder/'model.safetensors'
     try:
-        if file_digest(path) != sha256: raise CheckpointError(f"{path} is not the file that was saved (its checksum differs): copy it again, or train again")
+        if file_digest(path) != sha256:
+            raise CheckpointError(f"{path} is not the file that was saved (its checksum differs): copy it again, or train again")
         return load_file(path)
     except FileNotFoundError as error: raise CheckpointError(f"{path} is missing: copy the whole folder") from error
     except SafetensorError as error: raise CheckpointError(f"{path} is damaged ({error}): train again") from error
 
-# %% ../nbs/07_training.ipynb #8155048c
+# %% ../nbs/07_training.ipynb #cdb76191
+def _misfit(weights, own):
+    "How saved weights differ from a model's own, in names or shapes; empty if they do not"
+    missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    if missing or extra: return f"missing {', '.join(missing) or 'nothing'}; unexpected {', '.join(extra) or 'nothing'}"
+    return '; '.join(f"{name} is {tuple(weights[name].shape)} instead of {tuple(value.shape)}"
+                     for name, value in own.items() if weights[name].shape != value.shape)
+
 def load_checkpoint(
     folder: str | Path,  # What `save_checkpoint` wrote
     build,  # Function (configuration as a dict) -> model with fresh weights
@@ -240,12 +253,9 @@ def load_checkpoint(
     folder = Path(folder)
     blueprint = _read_blueprint(folder)
     try: model = build(blueprint['model'])
-    except (KeyError, TypeError, ConfigError) as error: raise CheckpointError(f"{folder/'config.json'} describes no model of this version: {error}") from error
-    weights, own = _read_weights(folder, blueprint.get('sha256')), model.state_dict()
-    missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
-    if missing or extra:
-        raise CheckpointError(f"{folder} does not fit its configuration: missing {', '.join(missing) or 'nothing'}; unexpected {', '.join(extra) or 'nothing'}")
-    shapes = [f"{name} is {tuple(weights[name].shape)} instead of {tuple(own[name].shape)}" for name in own if weights[name].shape != own[name].shape]
-    if shapes: raise CheckpointError(f"{folder} does not fit its configuration: {'; '.join(shapes)}")
+    except (KeyError, TypeError, ConfigError) as error:
+        raise CheckpointError(f"{folder/'config.json'} describes no model of this version: {error}") from error
+    weights = _read_weights(folder, blueprint.get('sha256'))
+    if problem := _misfit(weights, model.state_dict()): raise CheckpointError(f"{folder} does not fit its configuration: {problem}")
     model.load_state_dict(weights)
     return model.to(device).eval()
