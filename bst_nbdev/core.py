@@ -118,15 +118,15 @@ def atomic_path(
         os.replace(scratch / destination.name, destination)
     finally: shutil.rmtree(scratch, ignore_errors=True)
 
-# %% ../nbs/00_core.ipynb #7a9d8e60
+# %% ../nbs/00_core.ipynb #250316da
 def check_writable(
-    folder: str | Path,  # Where results will go; made if it is not there
+    folder: str | Path,  # Where results will go; it need not exist yet
 ) -> Path:  # The folder
-    "Make `folder` if need be, and make sure that files can be written to it"
-    folder = Path(folder)
+    "Make sure that files can be written to `folder`, or that it can be made"
+    folder = existing = Path(folder)
+    while not existing.exists(): existing = existing.parent
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder): return folder
+        with tempfile.TemporaryFile(dir=existing): return folder
     except OSError as error:
         raise BSTError(f"cannot write to {folder} ({error.strerror}): choose another folder with --out") from error
 

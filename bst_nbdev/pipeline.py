@@ -6,7 +6,7 @@
 __all__ = ['choose_device', 'Recipe', 'Run', 'ClickAUC', 'validation_metrics', 'build', 'train', 'record', 'free_folder',
            'check_out', 'save_run', 'load_model', 'load_run', 'evaluate']
 
-# %% ../nbs/09_pipeline.ipynb #2e19229c
+# %% ../nbs/09_pipeline.ipynb #aae3c50c
 import json
 import re
 import time
@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from accelerate import Accelerator
@@ -178,7 +179,7 @@ def free_folder(
     numbers = (Path(parent)/(name if n == 1 else f'{name}-{n}') for n in range(1, 10**6))
     return next(folder for folder in numbers if not folder.exists())
 
-# %% ../nbs/09_pipeline.ipynb #64f66dd5
+# %% ../nbs/09_pipeline.ipynb #82197dab
 def check_out(
     out: str | Path | None,  # The folder asked for; None for a free one under runs/
 ) -> Path | None:  # The same
@@ -200,7 +201,7 @@ def save_run(
         run.history.to_csv(scratch/'history.csv', index=False)
         figure = plot_history(run.history, run.monitor).figure
         figure.savefig(scratch/'learning_curve.png', dpi=120, bbox_inches='tight')
-        figure.clear()
+        plt.close(figure)
     return save_checkpoint(folder, run.model.cpu(), add_files)
 
 # %% ../nbs/09_pipeline.ipynb #0ae358f5

@@ -1,0 +1,572 @@
+"""Bad input, as a user meets it: one clear line on standard error, an exit code, and nothing on disk that was not there before.
+
+Each case calls a command in a folder of its own. `refused` looks at the exit code, at standard error, at warnings, and at every file and
+folder, hidden ones too, before and after. Messages name the file and the row where there is one, and end in what to do.
+"""
+import contextlib
+import hashlib
+import io
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import threading
+import warnings
+import zipfile
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+
+from bst_nbdev import cli, data
+from bst_nbdev.core import file_digest, show_progress
+from bst_nbdev.data import ARRAYS, PREPARED_FILES, VOCABULARY_FILES
+from bst_nbdev.model import PRESETS
+from bst_nbdev.sequences import PROTOCOLS
+
+# --- A small world in three formats: six users, twelve films, eight ratings each
+
+USERS, FILMS, EACH = 6, 12, 8
+ROWS = [[user, (user + 5 * place) % FILMS + 1, (user * place) % 5 + 1, 1000 * place + user] for user in range(1, USERS + 1) for place in range(EACH)]
+
+def lines(rows, separator): return ''.join(separator.join(map(str, row)) + '\n' for row in rows)
+
+ML1M = {'ratings.dat': lines(ROWS, '::'),
+        'users.dat': lines([[user, 'FM'[user % 2], 25, user, '01234'] for user in range(1, USERS + 1)], '::'),
+        'movies.dat': lines([[film, f'Film {film} ({1980 + film})', 'Comedy|Drama' if film % 2 else 'Drama'] for film in range(1, FILMS + 1)], '::')}
+ML100K = {'u.data': lines(ROWS, '\t'),
+          'u.user': lines([[user, 25, 'FM'[user % 2], 'artist', '01234'] for user in range(1, USERS + 1)], '|'),
+          'u.item': lines([[film, f'Film {film} (1981)', '01-Jan-1981', '', 'http://x', *('01'[flag == film % 4] for flag in range(19))]
+                           for film in range(1, FILMS + 1)], '|')}
+CSV = {'ratings.csv': 'userId,movieId,rating,timestamp\n' + lines(ROWS, ','),
+       'movies.csv': 'movieId,title,genres\n' + lines([[film, f'"Film {film}, The (1981)"', 'Comedy'] for film in range(1, FILMS + 1)], ',')}
+FORMATS = {'ml-1m': (ML1M, 'ratings.dat', '::', 0), 'u.data': (ML100K, 'u.data', '\t', 0), 'csv': (CSV, 'ratings.csv', ',', 1)}
+
+def write(files, folder='there'):
+    "Put `files` (name to text or bytes) into a new folder"
+    Path(folder).mkdir(parents=True)
+    for name, content in files.items(): (Path(folder)/name).write_bytes(content if isinstance(content, bytes) else content.encode('latin-1'))
+    return folder
+
+def archive(files=ML1M, path='ml-1m.zip', method=zipfile.ZIP_DEFLATED):
+    "Put `files` into a zip archive"
+    with zipfile.ZipFile(path, 'w', method) as file:
+        for name, content in files.items(): file.writestr(name, content)
+    return path
+
+# --- How a refusal is looked at
+
+def listing(folder='.'):
+    "Every file below, hidden ones too, with its content; folders with None"
+    return {str(path): path.read_bytes() if path.is_file() else None for path in Path(folder).rglob('*')}
+
+def call(command, *argv):
+    "Exit code, standard error, and the warnings that a user would see"
+    err, before = io.StringIO(), show_progress(False)
+    with contextlib.redirect_stderr(err), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter('default')
+        warnings.simplefilter('ignore', DeprecationWarning)
+        try: code = getattr(cli, command)([str(part) for part in argv])
+        except SystemExit as stop: code = stop.code
+        finally: show_progress(before)
+    return code, err.getvalue(), [str(one.message) for one in warned if not issubclass(one.category, PendingDeprecationWarning)]
+
+def refused(command, *argv, says=(), below='.'):
+    "The line with which a command refuses its arguments; fails if it does anything but refuse, or says none of `says`"
+    before = listing(below)
+    code, err, warned = call(command, *argv)
+    assert code, f'exit code {code}: {command} did not refuse'
+    assert err.count('\n') == 1 and err.startswith(f'{command}: ') and err.endswith('\n'), f'not one line:\n{err}'
+    for part in [says] if isinstance(says, str) else says: assert str(part) in err, f'{part!r} is not in: {err}'
+    assert warned == [], warned
+    after = listing(below)
+    assert after == before, f'on disk: {sorted(after.keys() ^ before.keys()) or "files changed"}'
+    return err
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    "Every test runs in an empty folder of its own"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv('BST_DATA', raising=False)
+    monkeypatch.setenv('no_proxy', '127.0.0.1')
+
+def cases(**table): return pytest.mark.parametrize('case', [pytest.param(case, id=name.replace('_', ' ')) for name, case in table.items()])
+
+def table(names, rows):
+    "Parametrize by rows whose first entry is the id"
+    return pytest.mark.parametrize(names, [pytest.param(*row[1:], id=row[0]) for row in rows])
+
+SHORT = ['--sequence-length', 4, '--epochs', 1, '--device', 'cpu']
+
+def test_refused_sees_each_way_to_go_wrong(monkeypatch):
+    "A command that says nothing, says too much, shows a traceback, warns, or leaves a file behind is not let through"
+    def command(code=1, says='bst_train: no: do this\n', leaves=None, warns=None):
+        def run(argv):
+            print(says, end='', file=sys.stderr)
+            if leaves: Path(leaves).touch()
+            if warns: warnings.warn(warns)
+            return code
+        monkeypatch.setattr(cli, 'bst_train', run)
+    command()
+    assert refused('bst_train', says=['do this']) == 'bst_train: no: do this\n'
+    for fault in [dict(code=0), dict(says=''), dict(says='bst_train: a\nb\n'), dict(says='no: do this\n'), dict(says='bst_train: no\n'),
+                  dict(leaves='.hidden'), dict(warns='careful')]:
+        command(**fault)
+        with pytest.raises(AssertionError): refused('bst_train', says=['do this'])
+
+def test_good_input_is_taken():
+    "What the cases below spoil is right before"
+    for name, (files, *_) in FORMATS.items():
+        assert call('bst_prepare', '--data', write(files, name), '--out', f'{name}-prepared') == (0, '', [])
+    archive({f'ml-1m/{name}': text for name, text in ML1M.items()})
+    assert call('bst_prepare', '--data', 'ml-1m.zip', '--out', 'from-zip') == (0, '', [])
+
+
+# --- Ratings files
+
+CELLS = [  # what stands in which column of the fifth rating, and what is said of it
+    ('NaN for a user', 0, 'NaN', "is 'NaN', but a whole number belongs there"), ('NaN for a film', 1, 'nan', "is 'nan', but a whole number"),
+    ('NaN for a rating', 2, 'NaN', "rating is 'NaN', but a number belongs there"), ('NaN for a time', 3, 'NaN', "timestamp is 'NaN'"),
+    ('text for a user', 0, 'Ada', "is 'Ada', but a whole number"), ('text for a film', 1, 'Alien', "is 'Alien', but a whole number"),
+    ('text for a rating', 2, 'good', "rating is 'good', but a number"), ('text for a time', 3, 'today', "timestamp is 'today'"),
+    ('nothing for a rating', 2, '', "rating is '', but a number"), ('infinite rating', 2, 'inf', "rating is 'inf'"),
+    ('half a user', 0, '1.5', "is '1.5', but a whole number"), ('wrong separator in one line', 0, '1;2', "is '1;2'"),
+    ('rating 0', 2, 0, 'rating 0 is out of range'), ('rating 6', 2, 6, 'rating 6 is out of range'),
+    ('rating 3.3', 2, 3.3, 'rating 3.3 is out of range'), ('negative time', 3, -5, 'timestamp -5 is negative'),
+    ('time in milliseconds', 3, 978300760000, 'divide milliseconds by 1000'), ('huge film', 1, '9' * 30, 'a whole number belongs there')]
+
+@pytest.mark.parametrize('style', FORMATS)
+@table('column, value, says', CELLS)
+def test_one_bad_cell(style, column, value, says):
+    files, name, separator, header = FORMATS[style]
+    rows = [list(row) for row in ROWS]
+    rows[4][column] = value
+    text = files[name][:files[name].index('\n') + 1] * header + lines(rows, separator)
+    refused('bst_train', '--data', write(files | {name: text}), says=[Path('there')/name, f'line {5 + header}: ', says])
+
+WHOLE = [  # how all lines are spoilt, what is said of it for lines without and with a header
+    ('wrong separator', lambda text, sep: text.replace(sep, ';'), "line 1: 4 fields separated by ", 'line 1: column userId, movieId, rating, timestamp is missing'),
+    ('spaces between', lambda text, sep: text.replace(sep, ' '), "line 1: 4 fields separated by ", 'line 1: column userId'),
+    ('missing column', lambda text, sep: ''.join(line.rpartition(sep)[0] + '\n' for line in text.splitlines()), 'line 1: 4 fields', 'line 1: column timestamp is missing'),
+    ('a column too many', lambda text, sep: text.replace('\n', f'{sep}1\n').replace(f'timestamp{sep}1', 'timestamp'), 'line 1: 4 fields', 'line 2: 4 fields'),
+    ('empty', lambda text, sep: '', 'is empty', 'is empty'),
+    ('blank lines', lambda text, sep: '\n \n', 'is empty', 'is empty'),
+    ('zero bytes', lambda text, sep: '\0' * 999, 'line 1', 'line 1'),
+    ('noise', lambda text, sep: bytes(np.random.default_rng(0).integers(0, 256, 9999, np.uint8)), 'line 1', 'line 1'),
+    ('cut off', lambda text, sep: text[:-7], f'line {len(ROWS)}', f'line {len(ROWS) + 1}')]
+
+@pytest.mark.parametrize('style', FORMATS)
+@table('spoil, says, with_header', WHOLE)
+def test_a_whole_file_is_wrong(style, spoil, says, with_header):
+    files, name, separator, header = FORMATS[style]
+    folder = write(files | {name: spoil(files[name], separator)})
+    refused('bst_train', '--data', folder, says=[Path(folder)/name, with_header if header else says])
+
+def test_only_a_header():
+    refused('bst_train', '--data', write(CSV | {'ratings.csv': CSV['ratings.csv'].split('\n')[0] + '\n'}), says=['ratings.csv', 'is empty'])
+
+@pytest.mark.parametrize('column', ['userId', 'movieId', 'rating', 'timestamp'])
+def test_a_column_has_another_name(column):
+    folder = write(CSV | {'ratings.csv': CSV['ratings.csv'].replace(column, 'other', 1)})
+    refused('bst_train', '--data', folder, says=['ratings.csv, line 1', f'column {column} is missing', 'it must read userId,movieId,rating,timestamp'])
+
+@pytest.mark.parametrize('style', FORMATS)
+def test_duplicate_rows(style):
+    files, name, separator, header = FORMATS[style]
+    folder = write(files | {name: files[name] + lines([[*ROWS[2][:2], 1, ROWS[2][3]]], separator)})
+    refused('bst_train', '--data', folder, says=[f'{name}, line {len(ROWS) + 1 + header}', 'the same user, item and timestamp', f'line {3 + header}', 'remove one'])
+
+@pytest.mark.parametrize('style', FORMATS)
+def test_a_file_is_missing(style):
+    files, name, *_ = FORMATS[style]
+    for missing in files.keys() - ({'users.dat'} if style == 'ml-1m' else ()):  # without users.dat it is MovieLens-10M
+        folder = write({other: text for other, text in files.items() if other != missing}, f'without {missing}')
+        refused('bst_train', '--data', folder, says=[folder, missing, 'it must hold' if missing == name else 'put it beside it'])
+
+SIDE = [  # side file, how it is spoilt, where and what is said
+    ('user without a row', 'users.dat', lambda t: t.split('\n', 1)[1], 'ratings.dat, line 1: user 1 has no row in there/users.dat', 'add it there'),
+    ('film without a row', 'movies.dat', lambda t: t.replace('7::Film 7', '99::Film 7'), 'item 7 has no row in there/movies.dat', 'add it there'),
+    ('user twice', 'users.dat', lambda t: t + t.split('\n')[0], 'users.dat, line 7: user 1 is there twice', 'keep one'),
+    ('film twice', 'movies.dat', lambda t: t + t.split('\n')[0], 'movies.dat, line 13: item 1 is there twice', 'keep one'),
+    ('text for a user', 'users.dat', lambda t: t.replace('3::', 'x::', 1), "users.dat, line 3: user is 'x'", 'correct or remove'),
+    ('text for an age', 'users.dat', lambda t: t.replace('::25::4', '::old::4'), "users.dat, line 4: age is 'old'", 'correct or remove'),
+    ('NaN for a film', 'movies.dat', lambda t: t.replace('3::', 'NaN::', 1), "movies.dat, line 3: item is 'NaN'", 'correct or remove'),
+    ('wrong separator for users', 'users.dat', lambda t: t.replace('::', ';'), 'users.dat, line 1: 5 fields', 'correct or remove'),
+    ('wrong separator for films', 'movies.dat', lambda t: t.replace('::', ';'), 'movies.dat, line 1: 3 fields', 'correct or remove'),
+    ('no users', 'users.dat', lambda t: '', 'users.dat is empty', 'get the data again'),
+    ('no films', 'movies.dat', lambda t: '', 'movies.dat is empty', 'get the data again')]
+
+@table('name, spoil, says, remedy', SIDE)
+def test_side_files(name, spoil, says, remedy):
+    refused('bst_train', '--data', write(ML1M | {name: spoil(ML1M[name])}), says=[says, remedy])
+
+def test_film_without_a_row_in_csv():
+    folder = write(CSV | {'movies.csv': CSV['movies.csv'].replace('\n7,', '\n99,')})
+    refused('bst_prepare', '--data', folder, '--out', 'new', says=['ratings.csv, line ', 'item 7 has no row in there/movies.csv', 'add it there'])
+
+@pytest.mark.parametrize('path', ['nowhere', 'nowhere/ml-1m.zip', 'ml-2m', 'n' * 300, 'a\0b'])
+def test_no_such_data(path):
+    refused('bst_train', '--data', path, says=['choose one of sample, ml-100k', 'give the path'])
+    refused('bst_prepare', '--data', path, '--out', 'new', says=['choose one of sample, ml-100k', 'give the path'])
+
+def test_empty_folder(): refused('bst_train', '--data', write({}), says=['there: no ratings found', 'ml-1m: ratings.dat'])
+
+@pytest.mark.parametrize('protocol', PROTOCOLS)
+def test_too_few_ratings(protocol):
+    folder = write(ML1M | {'ratings.dat': lines(ROWS[:1], '::')})
+    refused('bst_train', '--data', folder, '--protocol', protocol, *SHORT, says=[protocol, 'leaves nothing for', 'use more ratings'])
+
+def test_a_batch_of_one_example():
+    "Batch norm cannot learn from one example: a batch size of 1 is refused, and a last batch of one example does no harm"
+    folder = write(ML1M)
+    refused('bst_train', '--data', folder, '--preset', 'keras', '--batch-size', 1, *SHORT, says=['batch', '2 or more'])
+    for n in [len(ROWS) - 2 * USERS - 1, 3]:  # leave-last-out trains on all ratings but two of each user
+        assert (len(ROWS) - 2 * USERS) % n in (0, 1)
+        assert call('bst_train', '--data', folder, '--preset', 'keras', '--protocol', 'leave-last-out', '--batch-size', n, *SHORT)[:2] == (0, '')
+
+
+# --- Archives
+
+def tampered(path, name='ratings.dat', at=10):
+    "Change one byte of a member's packed data"
+    with zipfile.ZipFile(path) as file: info = file.getinfo(name)
+    content = bytearray(Path(path).read_bytes())
+    content[info.header_offset + 30 + len(name) + at] ^= 0xFF
+    Path(path).write_bytes(content)
+    return path
+
+METHODS = dict(stored=zipfile.ZIP_STORED, deflated=zipfile.ZIP_DEFLATED, bzip2=zipfile.ZIP_BZIP2, lzma=zipfile.ZIP_LZMA)
+
+@pytest.mark.parametrize('member', ML1M)
+@pytest.mark.parametrize('method', METHODS)
+def test_tampered_archive(method, member):
+    path = tampered(archive(method=METHODS[method]), member, at=20)
+    refused('bst_train', '--data', path, says=['ml-1m.zip', member, 'get the data again'])
+
+@pytest.mark.parametrize('share', [.0, .3, .9, .99])
+def test_truncated_archive(share):
+    content = Path(archive()).read_bytes()
+    Path('ml-1m.zip').write_bytes(content[:int(share * len(content))])
+    refused('bst_train', '--data', 'ml-1m.zip', says=['ml-1m.zip is not a whole zip archive', 'download it again'])
+
+@pytest.mark.parametrize('member', ['../ratings.dat', 'ml-1m/../../ratings.dat', '/ratings.dat', '/etc/ratings.dat', 'C:\\ratings.dat', '..\\ratings.dat'])
+def test_archive_member_that_points_outside(member, tmp_path):
+    write({}, 'inner')
+    os.chdir('inner')
+    path = archive(ML1M | {member: 'x'}, 'odd.zip')
+    refused('bst_train', '--data', path, says=['odd.zip: refused', 'points outside', 'get the archive from its publisher'], below=tmp_path)
+
+def test_not_an_archive():
+    Path('text.zip').write_text('no zip at all')
+    refused('bst_train', '--data', 'text.zip', says=['text.zip is not a whole zip archive', 'download it again'])
+    Path('ratings.dat').write_text(ML1M['ratings.dat'])
+    refused('bst_train', '--data', 'ratings.dat', says=['ratings.dat is no zip archive', 'give the folder that holds it'])
+
+def test_archive_without_ratings():
+    refused('bst_train', '--data', archive({'README': 'x'}, 'other.zip'), says=['other.zip', 'no ratings found', 'it must hold'])
+    refused('bst_train', '--data', archive({}, 'empty.zip'), says=['empty.zip', 'no ratings found', 'it must hold'])
+
+def test_bad_row_in_an_archive():
+    path = archive({f'ml-1m/{name}': text.replace('::1000\n', '::x\n') for name, text in ML1M.items()} | {'ml-1m/ratings.dat': '1::1::x::5\n'})
+    refused('bst_train', '--data', path, says=["ml-1m.zip: ml-1m/ratings.dat, line 1: rating is 'x'", 'correct or remove'])
+
+@pytest.mark.parametrize('seed', range(40))
+def test_any_byte_of_an_archive_may_be_wrong(seed):
+    "Whatever a byte in the archive's own tables is changed to, it is read as before or refused"
+    content, random = bytearray(Path(archive()).read_bytes()), np.random.default_rng(seed)
+    tables = content.rindex(b'PK\1\2', 0, content.index(b'PK\1\2') + 4)
+    content[random.integers(tables, len(content))] = random.integers(256)
+    Path('ml-1m.zip').write_bytes(content)
+    code, err, _ = call('bst_prepare', '--data', 'ml-1m.zip', '--out', 'new')
+    assert code == 0 or err.count('\n') == 1 and err.startswith('bst_prepare: ml-1m.zip'), err
+
+
+# --- Downloads
+
+class Server(BaseHTTPRequestHandler):
+    "Sends what is in `files`; `short` promises more than it sends"
+    files = {}
+    def log_message(self, *args): pass
+    def do_GET(self):
+        name = self.path.rsplit('/', 1)[-1]
+        self.send_response(200 if name in self.files else 404)
+        content = self.files.get(name, b'')
+        self.send_header('Content-Length', str(len(content) + 1000 * ('/short/' in self.path)))
+        self.end_headers()
+        self.wfile.write(content)
+
+@pytest.fixture(scope='module')
+def url():
+    "A server on this machine"
+    server = ThreadingHTTPServer(('127.0.0.1', 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f'http://127.0.0.1:{server.server_port}/'
+    server.shutdown()
+    server.server_close()
+
+@pytest.fixture
+def fetch_from(monkeypatch):
+    "Let `--data ml-1m` download from another server"
+    original = data.download
+    return lambda base_url: monkeypatch.setattr(data, 'download', partial(original, base_url=base_url, timeout=5))
+
+HERE = str(Path('data/ml-1m.zip'))  # where the message says to put the archive
+
+@pytest.mark.parametrize('command', ['bst_train', 'bst_prepare'])
+def test_download_with_another_checksum(command, url, fetch_from, monkeypatch):
+    monkeypatch.setattr(Server, 'files', {'ml-1m.zip': Path(archive(path='good.zip')).read_bytes()})
+    fetch_from(url)
+    refused(command, '--data', 'ml-1m', says=[f'{url}ml-1m.zip is not the published archive', 'md5', f'put it at {HERE}'])
+
+@table('base, says', [('not on the server', 'none/', '404'), ('cut off', 'short/', 'the connection ended after')])
+def test_download_that_fails(base, says, url, fetch_from, monkeypatch):
+    monkeypatch.setattr(Server, 'files', {'ml-1m.zip': b'x' * 50} if 'short' in base else {})
+    fetch_from(url + base)
+    refused('bst_train', '--data', 'ml-1m', says=[f'cannot download {url}{base}ml-1m.zip', says, f'put it at {HERE}'])
+
+def test_no_network(fetch_from):
+    fetch_from('http://127.0.0.1:1/')
+    refused('bst_train', '--data', 'ml-1m', says=['cannot download http://127.0.0.1:1/ml-1m.zip', f'put it at {HERE}'])
+    refused('bst_prepare', '--data', '25m', '--out', 'new', says=['http://127.0.0.1:1/ml-25m.zip', f"put it at {Path('data/ml-25m.zip')}"])
+
+def test_download_where_nothing_can_be_written(fetch_from, monkeypatch):
+    fetch_from('http://127.0.0.1:1/')
+    Path('file').touch()
+    monkeypatch.setenv('BST_DATA', 'file/data')
+    refused('bst_train', '--data', 'ml-1m', says=['cannot write to file/data', 'choose a folder'])
+
+
+# --- Options
+
+OPTIONS = [
+    ('unknown preset', '--preset papper', 'choose one of ' + ', '.join(PRESETS)), ('unknown protocol', '--protocol last', 'choose one of ' + ', '.join(PROTOCOLS)),
+    ('unknown objective', '--objective rank', 'choose one of rating, click'),
+    ('sequence length 0', '--sequence-length 0', 'give 2 or more'), ('sequence length 1', '--sequence-length 1', 'give 2 or more'),
+    ('sequence length -3', '--sequence-length -3', 'give 2 or more'), ('sequence length abc', '--sequence-length abc', 'sequence-length'),
+    ('epochs 0', '--epochs 0', 'give 1 or more'), ('epochs 1.5', '--epochs 1.5', 'epochs'), ('batch size 0', '--batch-size 0', 'give 1 or more'),
+    ('batch size -1', '--batch-size -1', 'give 1 or more'), ('step 0', '--step 0 --protocol random-windows', 'give 1 or more'),
+    ('step 0 where it is not used', '--step 0', 'give 1 or more'), ('step -2', '--step -2', 'give 1 or more'),
+    ('negative seed', '--seed -1', 'give an integer from 0'), ('huge seed', f'--seed {10**30}', 'give an integer from 0'),
+    ('learning rate 0', '--learning-rate 0', 'learning'), ('negative learning rate', '--learning-rate -0.1', 'learning'),
+    ('learning rate nan', '--learning-rate nan', 'learning'), ('learning rate inf', '--learning-rate inf', 'learning'),
+    ('learning rate 1e30', '--learning-rate 1e30', 'learning-rate'), ('learning rate 1e30 for clicks', '--learning-rate 1e30 --objective click', 'learning-rate'),
+    ('learning rate high', '--learning-rate high', 'learning-rate'),
+    ('unknown device', '--device abacus', 'choose cpu or auto'), ('device without a number', '--device cuda:x', 'choose cpu or auto'),
+    ('device with no memory', '--device meta', 'choose cpu or auto'), ('no device', '--device=', 'choose cpu or auto'),
+    ('unknown option', '--colour red', '--colour'), ('option without a value', '--epochs', 'epochs'), ('stray argument', 'ml-1m', 'ml-1m')]
+
+@table('options, says', OPTIONS)
+def test_options(options, says):
+    refused('bst_train', '--data', write(ML1M), *SHORT, *options.split(), says=says)
+
+@pytest.mark.parametrize('command', ['bst_train', 'bst_prepare', 'bst_evaluate'])
+def test_unknown_option(command): refused(command, '--colour', 'red', says='')
+
+def test_evaluate_without_a_run(): refused('bst_evaluate', says='run')
+
+
+# --- Where results go
+
+UNWRITABLE = ['file', 'file/run', 'file/a/b', 'full', '/proc/run', '/proc/self/a/run', 'n' * 300, 'a\0b']
+
+@pytest.mark.parametrize('command', ['bst_train', 'bst_prepare'])
+@pytest.mark.parametrize('out', UNWRITABLE, ids=lambda out: out[:20])
+def test_out_that_cannot_be_written(command, out):
+    "Said before the work begins: the data, which are bad too, have not been looked at"
+    if out.startswith('/proc') and not Path('/proc/self').exists(): pytest.skip('no /proc here')
+    Path('file').touch()
+    write({'other': 'x'}, 'full')
+    refused(command, '--data', 'nowhere', '--out', out, says=['is not overwritten' if out in ('file', 'full') else 'cannot write to', '--out'])
+
+def test_no_place_for_runs():
+    Path('runs').touch()
+    refused('bst_train', '--data', 'nowhere', says=['cannot write to runs', '--out'])
+
+@contextlib.contextmanager
+def small_disk(limit):
+    "No file may grow beyond `limit` bytes, as on a full disk"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try: yield
+    finally: resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+@pytest.mark.parametrize('command', ['bst_train', 'bst_prepare'])
+@pytest.mark.parametrize('limit', [100, 3000])
+def test_full_disk(command, limit):
+    folder = write(ML1M)
+    with small_disk(limit): refused(command, '--data', folder, '--out', 'new', *(SHORT if command == 'bst_train' else []), says=['cannot write', '--out'])
+
+def test_stopped_by_hand(monkeypatch):
+    def stop(*args, **kwargs): raise KeyboardInterrupt
+    folder = write(ML1M)
+    for place in 'train', 'save_run':
+        with monkeypatch.context() as patch:
+            patch.setattr(cli, place, stop)
+            assert 'stopped' in refused('bst_train', '--data', folder, *SHORT)
+
+
+# --- Saved runs
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+    "A folder with data, a run trained on them, and the same data prepared"
+    home = tmp_path_factory.mktemp('made')
+    with contextlib.chdir(home):
+        assert call('bst_prepare', '--data', write(ML1M), '--out', 'prepared') == (0, '', [])
+        assert call('bst_train', '--data', 'there', '--out', 'run', *SHORT) == (0, '', [])
+    return home
+
+@pytest.fixture
+def run(made, tmp_path):
+    "A copy of all that, in the folder of the test"
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return Path('run')
+
+def test_a_whole_run_is_taken(run): assert call('bst_evaluate', run, '--device', 'cpu') == (0, '', [])
+
+def edit(path, change):
+    "Rewrite a JSON file after `change` has been applied to what it holds"
+    content = json.loads(Path(path).read_text())
+    Path(path).write_text(json.dumps(change(content) or content))
+
+def put(*keys, value=None):
+    "A change that sets `content[key][key]…`"
+    def change(content):
+        for key in keys[:-1]: content = content[key]
+        content[keys[-1]] = value
+    return change
+
+def drop(*keys):
+    "A change that removes `content[key][key]…`"
+    def change(content):
+        for key in keys[:-1]: content = content[key]
+        del content[keys[-1]]
+    return change
+
+CONFIG = [
+    ('another version', put('version', value=99), ['checkpoint version 99', 'reads 1', 'train again']), ('no version', drop('version'), ['version None', 'train again']),
+    ('a list', lambda c: [c], ['version None', 'train again']), ('a number', lambda c: 3, ['version None', 'train again']),
+    ('no model', drop('model'), ['config.json']), ('no checksum', drop('sha256'), ['checksum']), ('model is a list', put('model', value=[1]), ['config.json']),
+    ('model is a text', put('model', value='BST'), ['config.json']), ('model is nothing', put('model'), ['config.json']),
+    ('no users', drop('model', 'users'), ['config.json', 'users']), ('no items', drop('model', 'items'), ['config.json', 'items']),
+    ('unknown field', put('model', 'colour', value=1), ['config.json', 'colour']), ('text for a size', put('model', 'users', value='many'), ['config.json']),
+    ('negative size', put('model', 'users', value=-5), ['config.json']), ('no heads', put('model', 'heads', value=0), ['config.json']),
+    ('text for the threshold', put('model', 'threshold', value='x'), ['config.json']), ('no scale', put('model', 'rating_values', value=[]), ['config.json']),
+    ('number for widths', put('model', 'mlp', value=64), ['config.json']), ('another size', put('model', 'users', value=9), ['does not fit', 'user.id.table.weight']),
+    ('unknown choice', put('model', 'position', value='clock'), ['config.json', 'choose one of'])]
+
+@table('change, says', CONFIG)
+def test_damaged_config(run, change, says):
+    edit(run/'config.json', change)
+    refused('bst_evaluate', run, says=[run, *says])
+
+FILES = [('removed', lambda path: path.unlink()), ('emptied', lambda path: path.write_bytes(b'')),
+         ('cut off', lambda path: path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])),
+         ('overwritten', lambda path: path.write_bytes(path.read_bytes()[:path.stat().st_size // 2] + b'\xff' * -(-path.stat().st_size // 2))),
+         ('a folder', lambda path: (path.unlink(), path.mkdir()))]
+
+@pytest.mark.parametrize('name', ['config.json', 'model.safetensors', 'metrics.json', 'history.csv'])
+@table('damage', FILES)
+def test_damaged_file_of_a_run(run, name, damage):
+    damage(run/name)
+    refused('bst_evaluate', run, says=[run, name])
+
+def weights(folder, change):
+    "Rewrite the weights, with a checksum that fits"
+    found = load_file(folder/'model.safetensors')
+    found = {name: value.clone() for name, value in found.items()}
+    change(found)
+    save_file(found, folder/'model.safetensors')
+    edit(folder/'config.json', put('sha256', value=file_digest(folder/'model.safetensors')))
+
+def test_weights_that_do_not_fit(run):
+    weights(run, lambda w: w.pop('user.id.table.weight'))
+    refused('bst_evaluate', run, says=[run, 'missing user.id.table.weight'])
+
+def test_unexpected_weights(run):
+    weights(run, lambda w: w.update(other=w['user.id.table.weight'].clone()))
+    refused('bst_evaluate', run, says=[run, 'unexpected other'])
+
+def test_weights_of_another_shape(run):
+    weights(run, lambda w: w.update({'user.id.table.weight': w['user.id.table.weight'][1:].contiguous()}))
+    refused('bst_evaluate', run, says=[run, f'user.id.table.weight is ({USERS}, 32) instead of ({USERS + 1}, 32)'])
+
+def test_weights_that_are_no_weights(run):
+    (run/'model.safetensors').write_bytes(b'no weights at all')
+    edit(run/'config.json', put('sha256', value=file_digest(run/'model.safetensors')))
+    refused('bst_evaluate', run, says=['model.safetensors is damaged', 'train again'])
+
+METRICS = [('a list', lambda c: [c]), ('no recipe', drop('recipe')), ('unknown field', put('recipe', 'colour', value='red')), ('recipe is a text', put('recipe', value='x')),
+           ('unknown preset', put('recipe', 'preset', value='papper')), ('text for the length', put('recipe', 'sequence_length', value='ten')),
+           ('text for the step', put('recipe', 'step', value='two')), ('text for the seed', put('recipe', 'seed', value='x')),
+           ('number for the data', put('recipe', 'data', value=3)),
+           ('no data', drop('data')), ('no source', drop('data', 'source')), ('source is nothing', put('data', 'source')),
+           ('no scores', drop('scores')), ('scores are a number', put('scores', value=3)), ('no seconds', drop('train_seconds')), ('no device', drop('device'))]
+
+@table('change', METRICS)
+def test_damaged_metrics(run, change):
+    edit(run/'metrics.json', change)
+    refused('bst_evaluate', run, says=[run/'metrics.json', 'train again'])
+
+CHANGES = [('a rating', 'ratings.dat', lambda t: t.replace('::1::1001\n', '::5::1001\n')), ('a user more', 'users.dat', lambda t: '0::F::25::1::01234\n' + t),
+           ('a film more', 'movies.dat', lambda t: '0::Film 0 (1980)::Drama\n' + t), ('an age', 'users.dat', lambda t: t.replace('::25::', '::56::', 1)),
+           ('a genre', 'movies.dat', lambda t: t.replace('::Drama', '::Horror', 1))]
+
+@table('name, change', CHANGES)
+def test_data_changed_since_training(run, name, change):
+    "The weights belong to rows of the vocabularies: other users, films, features or genres would give other figures"
+    before = Path('there', name).read_text()
+    assert change(before) != before
+    Path('there', name).write_text(change(before))
+    refused('bst_evaluate', run, says=[f'not the data that {run} was trained on', '--data'])
+
+def test_data_gone(run):
+    shutil.rmtree('there')
+    refused('bst_evaluate', run, says=['there', '--data'])
+    refused('bst_evaluate', run, '--data', 'nowhere', says=['nowhere'])
+    assert call('bst_evaluate', run, '--data', 'prepared', '--device', 'cpu') == (0, '', [])
+
+@table('options, says', [('unknown baseline', '--baselines median', 'choose one of global mean'), ('batch size 0', '--batch-size 0', 'give 1 or more'),
+                         ('unknown device', '--device abacus', 'choose cpu or auto'), ('a file in the way', '--out there/users.dat/t.csv', 'cannot write to'),
+                         ('a folder in the way', '--out there', 'is a folder'), ('the run itself', '--out run', 'is a folder'), ('here', '--out .', 'is a folder')])
+def test_options_of_evaluate(run, options, says): refused('bst_evaluate', run, *options.split(), says=says)
+
+@pytest.mark.parametrize('folder', ['nowhere', 'there', 'there/users.dat', 'n' * 300, 'a\0b'], ids=lambda folder: folder[:20])
+def test_not_a_run(run, folder): refused('bst_evaluate', folder, says=['config.json', 'give the folder that a run has written'])
+
+
+# --- Prepared folders
+
+@pytest.mark.parametrize('name', sorted(PREPARED_FILES))
+@table('damage', FILES)
+def test_damaged_prepared_file(run, name, damage):
+    damage(Path('prepared', name))
+    refused('bst_train', '--data', 'prepared', *SHORT, says=[Path('prepared'), name if name != 'metadata.json' else '', 'again' if name != 'metadata.json' else ''])
+
+@pytest.mark.parametrize('name', sorted(ARRAYS))
+def test_prepared_array_of_another_shape(run, name):
+    np.save(f'prepared/{name}.npy', np.load(f'prepared/{name}.npy')[:-1])
+    refused('bst_train', '--data', 'prepared', says=[f'prepared/{name}.npy', 'prepare the data again'])
+
+def test_prepared_by_another_version(run):
+    edit('prepared/metadata.json', put('format', value=99))
+    refused('bst_train', '--data', 'prepared', says=['prepared/metadata.json has format 99', 'again'])
+
+
+# --- The installed commands
+
+@table('command, argv, says', [('bst_train', 'bst_train', ['--data', 'there'], 'there/ratings.dat, line 1: rating 9 is out of range'),
+                               ('bst_evaluate', 'bst_evaluate', ['nowhere'], 'nowhere has no config.json')])
+def test_installed_command(command, argv, says):
+    script = shutil.which(command, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if not script: pytest.skip(f'{command} is not installed')
+    write(ML1M | {'ratings.dat': '1::2::9::5\n'})
+    before = listing()
+    done = subprocess.run([script, *argv], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count('\n') == 1 and done.stderr.startswith(f'{command}: {says}'), done.stderr
+    assert listing() == before
