@@ -222,7 +222,7 @@ def train_pass(data, preset, length, batches, optimizer=None):
 
 def check_loaders(data, preset, length, batch_size, rows):
     "Make sure that all variants hand out the same batches and lead to the same loss, when nothing is shuffled"
-    found = loaders(some_windows(data, rows, length, 2 * batch_size + 7), batch_size, shuffle=False)
+    found = loaders(some_windows(data, rows, length, batch_size + 7), batch_size, shuffle=False)
     _, loss = train_pass(data, preset, length, found[OURS])
     for name in FRAME, ARRAYS:
         for (ours, label), (theirs, their_label) in zip(found[OURS], found[name], strict=True):
@@ -292,18 +292,21 @@ def memory_of_run(setting, preset='pytorch', length=10, step=1):
     torch.set_num_threads(setting.threads)
     data, recipe = load(setting.path), Recipe(str(setting.path), preset, 'random-windows', length, step, epochs=1)
     split, batches, model = build(recipe, data)
-    first = FirstBatches(batches['train'], setting.windows // recipe.training().batch_size)
+    first = FirstBatches(batches['train'], -(-setting.windows // recipe.training().batch_size))
     fit(model, first, batches['validation'], make_loss(model.config), dict(mae=MeanAbsoluteError()), recipe.training())
     compare(data, split, {preset: (model, batches)})
     return peak_memory()
 
+def fresh(function, setting):
+    "What a function returns in a new process"
+    with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool: return pool.submit(function, setting).result()
+
 def memory_job(setting, data):
-    "Each in a process of its own"
-    def fresh(function):
-        with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool: return [pool.submit(function, setting).result()]
-    yield from table('peak memory, length 10, step 1', 'MB', {f'{NAIVE}, to all windows': fresh(memory_of_naive_route),
-                     f'{OURS}, whole run, pytorch': fresh(memory_of_run)}, [f'{NAIVE}, to all windows'])
-    yield from table('peak memory, length 10, step 1', 'MB', {'imports alone': fresh(memory_of_nothing)})
+    "Peak memory, each in a process of its own; once, since it hardly varies"
+    what, naive = 'peak memory, length 10, step 1', f'{NAIVE}, to all windows'
+    found = {naive: [fresh(memory_of_naive_route, setting)], f'{OURS}, whole run, pytorch': [fresh(memory_of_run, setting)]}
+    yield from table(what, 'MB', found, [naive])
+    yield from table(what, 'MB', {'imports alone': [fresh(memory_of_nothing, setting)]})
 
 
 # --- The command
@@ -332,7 +335,7 @@ def merge(path, rows):
         rows = pd.concat([old[~old.work.isin(rows.work)], rows])
     with atomic_path(path) as scratch: rows.sort_values('work', kind='stable').to_csv(scratch, index=False, float_format='%.5g')
 
-def main():
+def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data', default='ml-1m', help='ml-1m, sample, or a .zip or folder like that of ml-1m (default: %(default)s)')
     parser.add_argument('--out', type=Path, help='the result file (default: results/benchmark.csv; with --quick, none)')
@@ -342,7 +345,7 @@ def main():
     parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='threads of torch (default: %(default)s, all cores)')
     parser.add_argument('--quick', action='store_true', help='one round of few windows, to try the command: its figures mean little')
     parser.add_argument('--list', action='store_true', help='name the jobs and stop')
-    a = parser.parse_args()
+    a = parser.parse_args(arguments)
     jobs = {name: job for name, job in JOBS.items() if a.only in name}
     if a.list: return print(*jobs, sep='\n')
     if not jobs: parser.error(f'no job has {a.only!r} in its name: see --list')

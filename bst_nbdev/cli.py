@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['make_parser', 'run_command', 'bst_train', 'bst_evaluate', 'bst_prepare']
 
-# %% ../nbs/10_cli.ipynb #cd9659b4
+# %% ../nbs/10_cli.ipynb #577f1e33
 import argparse
 import inspect
 import json
@@ -20,17 +20,21 @@ from . import __version__
 from .core import BSTError, atomic_path
 from .data import load, save_prepared
 from .model import PRESETS
-from .pipeline import Recipe, check_out, evaluate, load_run, save_run, train
+from .pipeline import Recipe, check_out, choose_device, evaluate, load_run, save_run, train
 from .sequences import PROTOCOLS
 
-# %% ../nbs/10_cli.ipynb #9623cc09
+# %% ../nbs/10_cli.ipynb #ad6bd3eb
+class _Parser(argparse.ArgumentParser):
+    "A parser whose errors are one line"
+    def error(self, message): self.exit(2, f"{self.prog}: {message}: see {self.prog} --help\n")
+
 def make_parser(
     function,  # With docments on each parameter
     name: str,  # Of the command
     choices: dict | None = None,  # Parameter to its valid values, for the help text
 ) -> argparse.ArgumentParser:  # Ready for `parse_args`
     "A command-line parser from a function's parameters"
-    parser = argparse.ArgumentParser(name, description=inspect.getdoc(function))
+    parser = _Parser(name, description=inspect.getdoc(function))
     parser.add_argument('--version', action='version', version=f'bst_nbdev {__version__}')
     for parameter, doc in docments(function, full=True, returns=False).items():
         kind = next((t for t in (int, float) if t is doc.anno or t in getattr(doc.anno, '__args__', ())), str)
@@ -60,7 +64,7 @@ def run_command(
     print(f'{name}: {message}', file=sys.stderr)
     return code
 
-# %% ../nbs/10_cli.ipynb #17584fa4
+# %% ../nbs/10_cli.ipynb #00b8b2b8
 def _show(table):
     "Print scores as a table, one line for each method"
     wide = table.pivot(index='model', columns='part', values=['mae', 'rmse', 'auc']).reindex(table.model.unique())
@@ -87,6 +91,7 @@ def _train(
     "Train a Behavior Sequence Transformer, evaluate it beside baselines, and save it"
     recipe = Recipe(data, preset, protocol, sequence_length, step, epochs, batch_size, learning_rate, objective, seed)
     check_out(out)
+    choose_device(device)
     interactions = load(data)
     print(interactions)
     run = train(recipe, interactions, device)
@@ -105,7 +110,7 @@ def bst_train(
     warnings.filterwarnings('ignore', category=UserWarning, module='accelerate')
     return run_command(_train, 'bst_train', argv, _TRAIN_CHOICES)
 
-# %% ../nbs/10_cli.ipynb #a28f7e04
+# %% ../nbs/10_cli.ipynb #13835269
 def _evaluate(
     run: str,  # A run's folder
     data: str | None = None,  # Where the run's data are now; where they were if not given
@@ -115,6 +120,7 @@ def _evaluate(
     out: str | None = None,  # Also write the table to this CSV file
 ):
     "Measure a saved run again, beside baselines, on the same split"
+    if out: check_out(out)
     table = evaluate(load_run(run, data, device), [name.strip() for name in baselines.split(',') if name.strip()], batch_size, device)
     _show(table)
     if out:

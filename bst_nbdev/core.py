@@ -96,11 +96,26 @@ def progress(
     "A progress bar that obeys `show_progress`, and that disappears when its work is done"
     return tqdm(iterable, desc=description, disable=not _bars['on'], leave=False, dynamic_ncols=True, **kwargs)
 
-# %% ../nbs/00_core.ipynb #da2f263c
-def _remove(path):
-    if path.is_dir() and not path.is_symlink(): shutil.rmtree(path)
-    else: path.unlink(missing_ok=True)
+# %% ../nbs/00_core.ipynb #5e2aff95
+@contextmanager
+def _made(folder):
+    "Make `folder`; of the folders that had to be made, those that are empty in the end are removed again"
+    new = [path for path in (folder, *folder.parents) if not path.exists()]  # innermost first
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        for path in new:
+            if path.is_dir() and not any(path.iterdir()): path.rmdir()
 
+@contextmanager
+def _scratch(destination):
+    "A path of the same name in a temporary folder beside `destination`"
+    folder = Path(tempfile.mkdtemp(prefix=f'.{destination.name[:40]}.', dir=destination.parent))
+    try: yield folder/destination.name
+    finally: shutil.rmtree(folder, ignore_errors=True)
+
+# %% ../nbs/00_core.ipynb #dc9a4b43
 @contextmanager
 def atomic_path(
     destination: str | Path,  # The file or folder to be made or replaced
@@ -108,25 +123,24 @@ def atomic_path(
     "Write to a temporary path that becomes `destination` only if nothing went wrong"
     destination = Path(destination)
     try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f'.{destination.name}.', dir=destination.parent))
+        with _made(destination.parent), _scratch(destination) as new:
+            yield new
+            if destination.is_dir():
+                if not new.is_dir(): raise BSTError(f"{destination} is a folder, and no file can take its place: choose another name")
+                os.replace(destination, new.parent/'previous')
+            os.replace(new, destination)
+    except BSTError: raise
     except OSError as error:
-        raise BSTError(f"cannot write to {destination.parent} ({error.strerror}): choose a folder you may write to") from error
-    try:
-        yield scratch / destination.name
-        if destination.is_dir(): os.replace(destination, scratch / 'previous')
-        os.replace(scratch / destination.name, destination)
-    finally: shutil.rmtree(scratch, ignore_errors=True)
+        raise BSTError(f"cannot write to {destination.parent} ({error.strerror or error}): choose a folder you may write to") from error
 
-# %% ../nbs/00_core.ipynb #250316da
+# %% ../nbs/00_core.ipynb #444c213c
 def check_writable(
     folder: str | Path,  # Where results will go; it need not exist yet
 ) -> Path:  # The folder
-    "Make sure that files can be written to `folder`, or that it can be made"
-    folder = existing = Path(folder)
-    while not existing.exists(): existing = existing.parent
+    "Make sure that files can be written to `folder`, and leave nothing behind"
+    folder = Path(folder)
     try:
-        with tempfile.TemporaryFile(dir=existing): return folder
+        with _made(folder), tempfile.TemporaryFile(dir=folder): return folder
     except OSError as error:
         raise BSTError(f"cannot write to {folder} ({error.strerror}): choose another folder with --out") from error
 

@@ -10,12 +10,13 @@ __all__ = ['WHOLE_STARS', 'HALF_STARS', 'LAYOUTS', 'MAX_UNPACKED', 'MAX_RATIO', 
            'movielens_name', 'data_folder', 'download', 'save_vocabularies', 'load_vocabularies', 'save_prepared',
            'load_prepared', 'sample_folder', 'load']
 
-# %% ../nbs/01_data.ipynb #273fea74
+# %% ../nbs/01_data.ipynb #12d28638
 import csv
 import hashlib
 import http.client
 import io
 import json
+import lzma
 import os
 import re
 import urllib.request
@@ -236,7 +237,7 @@ def _known_ids(tables, table, column):
             'add it there, or remove its ratings')
     return ids, rows
 
-# %% ../nbs/01_data.ipynb #ea9e698e
+# %% ../nbs/01_data.ipynb #5d21565c
 def _check_duplicates(tables, user, item, num_items):
     "No two rows with the same user, item and timestamp"
     pairs = np.sort(user * np.int64(num_items) + item)
@@ -244,7 +245,7 @@ def _check_duplicates(tables, user, item, num_items):
     columns = ['user', 'item', 'timestamp']
     repeated = tables.ratings.duplicated(columns).to_numpy()
     def twice(r):
-        row = [tables.ratings[c].iloc[r] for c in columns]
+        row = tables.ratings[columns].iloc[r].tolist()
         first = np.argmax(np.all([tables.ratings[c].to_numpy() == value for c, value in zip(columns, row)], axis=0))
         return f"the same user, item and timestamp ({', '.join(map(str, row))}) as in {tables.place('ratings', int(first))}"
     _refuse(tables.place, 'ratings', repeated, twice, 'remove one of them')
@@ -327,7 +328,7 @@ LAYOUTS = (Layout('ml-100k', 'u.data', 'u.item', 'u.user', '\t', WHOLE_STARS),
            Layout('ml-10m', 'ratings.dat', 'movies.dat', None, '::', HALF_STARS),
            Layout('csv', 'ratings.csv', 'movies.csv', None, ',', HALF_STARS, ('userId', 'movieId', 'rating', 'timestamp')))
 
-# %% ../nbs/01_data.ipynb #1efc06a4
+# %% ../nbs/01_data.ipynb #d1cb6e4c
 @dataclass(frozen=True)
 class DataFiles:
     "The files of a folder or of a zip archive, by name"
@@ -351,10 +352,10 @@ def read(
     try:
         if not self.zipped: return (self.path/name).read_bytes()
         with zipfile.ZipFile(self.path) as archive: return archive.read(self.members[name])
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, RuntimeError, OSError) as error:
         raise DataError(f"{self.where(name)} cannot be read ({error}): get the data again") from error
 
-# %% ../nbs/01_data.ipynb #abbc39e5
+# %% ../nbs/01_data.ipynb #fe9a8442
 MAX_UNPACKED = 4 * 2**30  # bytes that an archive may declare
 MAX_RATIO = 100  # unpacked size over archive size, for anything above 64 MB
 
@@ -362,7 +363,7 @@ def _zip_members(path):
     "Names of the members of an archive, after making sure that it is harmless"
     try:
         with zipfile.ZipFile(path) as archive: infos = [i for i in archive.infolist() if not i.is_dir()]
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, IndexError, OSError) as error:
         if path.suffix.lower() == '.zip': raise DataError(f"{path} is not a whole zip archive ({error}): download it again") from error
         raise DataError(f"{path} is no zip archive ({error}): give the folder that holds it, or a .zip archive") from error
     for name in (i.filename for i in infos):
@@ -863,7 +864,7 @@ def load_vocabularies(
                         user_features={n: _read_feature(folder, user_cells[n], *f) for n, f in features.items()},
                         **_item_columns(pd.DataFrame(item_cells), len(items), genre_names), rating_values=rating_values, name=name)
 
-# %% ../nbs/01_data.ipynb #b97069ed
+# %% ../nbs/01_data.ipynb #49c0d7df
 ARRAYS = ('user', 'item', 'rating', 'timestamp', 'offsets', 'genres', 'year')  # one .npy file each
 PREPARED_FILES = {'metadata.json', *VOCABULARY_FILES, *(f'{name}.npy' for name in ARRAYS)}
 
@@ -879,7 +880,8 @@ def save_prepared(
     with atomic_path(folder) as scratch:
         save_vocabularies(data, scratch)
         for name in ARRAYS: np.save(scratch/f'{name}.npy', getattr(data, name))
-        (scratch/'metadata.json').write_text(json.dumps(_metadata(data), indent=1), encoding='utf-8')
+        digests = {name: file_digest(scratch/name) for name in sorted(PREPARED_FILES - {'metadata.json'})}
+        (scratch/'metadata.json').write_text(json.dumps(_metadata(data) | dict(sha256=digests), indent=1), encoding='utf-8')
     return folder
 
 def _metadata(data):
@@ -892,7 +894,7 @@ def _metadata(data):
                 vocabulary_sizes=dict(users=len(data.users), items=len(data.items), **features),  # row 0 included
                 arrays={n: dict(shape=getattr(data, n).shape, dtype=str(getattr(data, n).dtype)) for n in ARRAYS})
 
-# %% ../nbs/01_data.ipynb #ad005986
+# %% ../nbs/01_data.ipynb #43299f0c
 def _load_array(path, expected, mmap):
     "One array, if it is what `metadata.json` says"
     try: array = np.load(path, mmap_mode='r' if mmap and 0 not in expected['shape'] else None, allow_pickle=False)
@@ -902,7 +904,16 @@ def _load_array(path, expected, mmap):
     wanted = f"{expected['dtype']} {tuple(expected['shape'])}"
     raise DataError(f"{path} holds {array.dtype} {array.shape} instead of {wanted}: prepare the data again")
 
-# %% ../nbs/01_data.ipynb #812989c0
+def _check_digests(folder, digests):
+    "Every file is the one that was written"
+    for name in sorted(PREPARED_FILES - {'metadata.json'}):
+        try: same = file_digest(folder/name) == digests[name]
+        except OSError as error: raise DataError(f"{folder/name} is missing or damaged ({error}): prepare the data again") from error
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{folder/'metadata.json'} is damaged ({error!r}): prepare the data again") from error
+        if not same: raise DataError(f"{folder/name} is not what was written (its checksum differs): prepare the data again")
+
+# %% ../nbs/01_data.ipynb #bf4cdc08
 def load_prepared(
     folder: str | Path,  # Where `save_prepared` has written
     mmap: bool = True,  # Map the arrays into memory, read-only, instead of reading them
@@ -910,6 +921,7 @@ def load_prepared(
     "Read back what `save_prepared` wrote"
     folder = Path(folder)
     meta = _read_json(folder/'metadata.json', 'a folder of prepared data')
+    _check_digests(folder, meta.get('sha256'))
     data = load_vocabularies(folder)
     try: n, expected = int(meta['ratings']), {name: dict(meta['arrays'][name]) for name in ARRAYS}
     except (KeyError, TypeError, ValueError) as error:
@@ -922,7 +934,7 @@ def load_prepared(
         raise DataError(f"{folder/'offsets.npy'} does not rise to {n:,} ratings: prepare the data again")
     return replace(data, **arrays, source=meta.get('source', {}))
 
-# %% ../nbs/01_data.ipynb #956ec9f0
+# %% ../nbs/01_data.ipynb #4bbd5a73
 def sample_folder(
     folder: str | Path | None = None,  # Where to make the sample if this is not a clone; see `data_folder`
 ) -> Path:  # The folder with the synthetic sample
@@ -942,7 +954,7 @@ def load(
         unpacked = data_folder(folder)/name
         return read_movielens(unpacked if unpacked.is_dir() else download(name, folder))
     path = Path(data)
-    if not path.exists():
+    if not os.path.exists(path):  # False, too, for a name that is too long for the disk
         raise DataError(f"{data} is no data set, and no file or folder of that name exists: choose one of sample, {', '.join(ARCHIVES)}, "
                         f"or give the path of a .zip archive, a MovieLens folder or a prepared folder")
     return load_prepared(path) if (path/'metadata.json').exists() else read_movielens(path)

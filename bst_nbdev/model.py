@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['PRESETS', 'BSTConfig', 'BST', 'make_config', 'make_model', 'make_loss']
 
-# %% ../nbs/06_model.ipynb #a910d07c
+# %% ../nbs/06_model.ipynb #8cbb9ea7
 import json
+import math
 from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
@@ -62,7 +63,7 @@ class BSTConfig:
 
     def __post_init__(self): _check_config(self)
 
-# %% ../nbs/06_model.ipynb #2a5f3923
+# %% ../nbs/06_model.ipynb #f9474f4d
 _CHOICES = dict(position=('learned', 'time-gap', 'none'), position_join=('add', 'concat'), rating=('embed', 'multiply', 'none'),
                 pooling=('flatten', 'target'), output=('linear', 'sigmoid'), objective=('rating', 'click'), loss=('l1', 'mse'))
 
@@ -70,6 +71,11 @@ def _check_config(self):
     for name, choices in _CHOICES.items(): check_choice(name, getattr(self, name), choices)
     if self.sequence_length < 2:
         raise ConfigError(f"sequence length {self.sequence_length} leaves no history: give 2 or more (history plus target)")
+    for name in 'users', 'items', 'item_width', 'heads':
+        if getattr(self, name) < 1: raise ConfigError(f"{name} is {getattr(self, name)}: give 1 or more")
+    if len(self.rating_values) < 2:
+        raise ConfigError(f"the rating scale is {self.rating_values}: it needs two values or more, else there is nothing to learn")
+    if not math.isfinite(self.threshold): raise ConfigError(f"threshold is {self.threshold}: give a number")
     if not 0 <= self.dropout < 1: raise ConfigError(f"dropout {self.dropout} is no share: give 0 or more and less than 1")
     if self.crosses and any(w not in (1, self.item_width) for w in _user_widths(self)):
         raise ConfigError(f"crosses multiply the profile with an item vector of width {self.item_width}: give user and features that width")
@@ -235,7 +241,7 @@ PRESETS = {
         training=dict(epochs=8, batch_size=128, optimizer='adamw', learning_rate=.003, schedule='one-cycle', weight_decay=.05)),
 }
 
-# %% ../nbs/06_model.ipynb #d76f3cd7
+# %% ../nbs/06_model.ipynb #678921cf
 def make_config(
     interactions: Interactions,  # The data, for its sizes
     preset: str = 'default',  # One of `PRESETS`
@@ -250,7 +256,7 @@ def make_config(
         choices[name] = width_of(choices.get(name, BSTConfig.__dataclass_fields__[name].default), size)
     if choices.get('head_width') == 'item': choices['head_width'] = choices['item_width']
     if not interactions.genre_names: choices['genres'] = 'none'
-    periods = year_periods(interactions.year)[1]
+    periods = year_periods(np.array(interactions.year))[1]  # a copy: prepared data cannot be written to
     sizes = dict(users=len(interactions.users), items=len(interactions.items), features=tuple(rows), feature_rows=tuple(rows.values()),
                  feature_widths=tuple(width_of(feature_width, r) for r in rows.values()), num_genres=len(interactions.genre_names),
                  rating_values=tuple(map(float, interactions.rating_values)), num_periods=periods if years and periods > 1 else 0)

@@ -6,8 +6,9 @@
 __all__ = ['choose_device', 'Recipe', 'Run', 'ClickAUC', 'validation_metrics', 'build', 'train', 'record', 'free_folder',
            'check_out', 'save_run', 'load_model', 'load_run', 'evaluate']
 
-# %% ../nbs/09_pipeline.ipynb #aae3c50c
+# %% ../nbs/09_pipeline.ipynb #4d0ef5c5
 import json
+import os
 import re
 import time
 from dataclasses import dataclass, replace
@@ -15,30 +16,33 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
 from torchmetrics import MeanAbsoluteError, MeanSquaredError
 
-from .core import (BSTError, CheckpointError, ConfigError, check_choice, check_writable, library_versions, seed_everything,
-                            source_commit)
-from .data import Interactions, load, save_vocabularies
+from .core import (BSTError, CheckpointError, ConfigError, DataError, check_choice, check_writable, library_versions,
+                            seed_everything, source_commit)
+from .data import Interactions, load, load_vocabularies, save_vocabularies
 from .evaluation import METRICS, click_scores, compare
 from .model import BST, BSTConfig, PRESETS, make_loss, make_model
 from .sequences import PROTOCOLS, Split, make_batches, make_split, seen_rows
 from .training import TrainingConfig, fit, load_checkpoint, plot_history, save_checkpoint
 
-# %% ../nbs/09_pipeline.ipynb #be301b95
+# %% ../nbs/09_pipeline.ipynb #b8559bda
 def choose_device(
     name: str = 'auto',  # 'auto', 'cpu', 'cuda', 'cuda:1', 'mps', …
 ) -> torch.device:  # A device that is really there
     "The device of that name; 'auto' takes an accelerator if there is one"
     if name == 'auto': return Accelerator().device
-    try: return torch.zeros(1, device=name).device
+    try:
+        torch.zeros(1, device=name).sum().item()  # it can compute, and answers
+        return torch.zeros(1, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device {name!r} cannot be used here: choose cpu or auto") from error
 
-# %% ../nbs/09_pipeline.ipynb #7967ac95
+# %% ../nbs/09_pipeline.ipynb #d0827c81
 @dataclass(frozen=True)
 class Recipe:
     "Everything that decides the result of a run; None takes the preset's value"
@@ -57,6 +61,8 @@ class Recipe:
         check_choice('preset', self.preset, PRESETS)
         check_choice('protocol', self.protocol, PROTOCOLS)
         self.model_settings(), self.training()
+        if self.step < 1: raise ConfigError(f"step is {self.step}: give 1 or more")
+        if not 0 <= self.seed < 2**32: raise ConfigError(f"seed {self.seed} is out of range: give an integer from 0 to {2**32 - 1}")
         if self.sequence_length is not None and self.sequence_length < 2:
             raise ConfigError(f"sequence length {self.sequence_length} leaves no history: give 2 or more (history plus target)")
 
@@ -121,7 +127,17 @@ def validation_metrics(
     if config.objective == 'click': return dict(auc=ClickAUC(config.threshold))
     return dict(mae=MeanAbsoluteError(), rmse=MeanSquaredError(squared=False))
 
-# %% ../nbs/09_pipeline.ipynb #369d8d74
+# %% ../nbs/09_pipeline.ipynb #1a59ff4a
+def _check_trainable(recipe, config, interactions, split):
+    "What would only show after the first batch or epoch"
+    if config.batch_norm and min(recipe.training().batch_size, len(split.train)) < 2:
+        raise ConfigError('batch norm cannot learn from one example at a time: give a batch size of 2 or more, and 2 training examples or more')
+    clicks = interactions.rating[split.validation] >= config.threshold
+    if config.objective == 'click' and clicks.all() == clicks.any():
+        raise ConfigError(f"{recipe.protocol} leaves only {'clicks' if clicks.all() else 'ratings below the threshold'} for validation, "
+                          "and AUC needs both: use more ratings, another protocol or objective rating")
+
+# %% ../nbs/09_pipeline.ipynb #70e1a708
 def build(
     recipe: Recipe,  # What to build
     interactions: Interactions,  # The data
@@ -132,6 +148,7 @@ def build(
     model = make_model(interactions, recipe.preset, **recipe.model_settings())
     length = model.config.sequence_length
     split = make_split(interactions, recipe.protocol, length, recipe.step, recipe.seed)
+    _check_trainable(recipe, model.config, interactions, split)
     batches = make_batches(interactions, split, length, recipe.training().batch_size, seed=recipe.seed, device=device)
     labels = torch.as_tensor(interactions.rating[split.train])
     if model.config.objective == 'click': labels = (labels >= model.config.threshold).float()
@@ -179,14 +196,14 @@ def free_folder(
     numbers = (Path(parent)/(name if n == 1 else f'{name}-{n}') for n in range(1, 10**6))
     return next(folder for folder in numbers if not folder.exists())
 
-# %% ../nbs/09_pipeline.ipynb #82197dab
+# %% ../nbs/09_pipeline.ipynb #eb0b9c24
 def check_out(
     out: str | Path | None,  # The folder asked for; None for a free one under runs/
 ) -> Path | None:  # The same
     "Before hours of work, make sure that the result can be put where it was asked for"
     if out is None: check_writable('runs')
-    elif Path(out).exists(): raise BSTError(f"{out} exists already and is not overwritten: choose another --out, or remove it first")
-    else: check_writable(Path(out).parent)
+    elif os.path.lexists(out): raise BSTError(f"{out} exists already and is not overwritten: choose another --out, or remove it first")
+    else: check_writable(out)
     return out
 
 def save_run(
@@ -204,7 +221,23 @@ def save_run(
         plt.close(figure)
     return save_checkpoint(folder, run.model.cpu(), add_files)
 
-# %% ../nbs/09_pipeline.ipynb #0ae358f5
+# %% ../nbs/09_pipeline.ipynb #1968bb2f
+def _read_history(folder, epochs):
+    "The table of epochs that `save_run` wrote"
+    try:
+        history = pd.read_csv(Path(folder)/'history.csv')
+        if len(history) == epochs and history.best.dtype == bool and history.best.any(): return history
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{folder}/history.csv is missing or damaged ({error}): copy the whole folder") from error
+    raise CheckpointError(f"{folder}/history.csv is damaged: copy the whole folder")
+
+def _same_vocabularies(a, b):
+    "Whether rows of users, items, features and genres mean the same in both"
+    same = lambda f, g: f.values == g.values and np.array_equal(f.rows, g.rows)
+    features = a.user_features.keys() == b.user_features.keys() and all(same(f, b.user_features[n]) for n, f in a.user_features.items())
+    return features and a.users == b.users and a.items == b.items and np.array_equal(a.genres, b.genres) and np.array_equal(a.year, b.year)
+
+# %% ../nbs/09_pipeline.ipynb #7b92dd77
 def load_model(
     folder: str | Path,  # A run's folder
     device: str = 'cpu',  # Where to put the model
@@ -222,15 +255,20 @@ def load_run(
     try:
         saved = json.loads((Path(folder)/'metrics.json').read_text())
         recipe, checksum = Recipe(**saved['recipe']), saved['data']['source'].get('sha256')
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        table = pd.DataFrame(saved['scores']).reindex(columns=['protocol', 'model', 'part', *METRICS])
+        seconds, where, epochs = saved['train_seconds'], saved['device'], saved['epochs']
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder}/metrics.json is missing or damaged: train again") from error
-    interactions = load(recipe.data if data is None else data)
-    if interactions.source.get('sha256') != checksum:
+    history, known = _read_history(folder, epochs), load_vocabularies(folder)
+    try: interactions = load(recipe.data if data is None else data)
+    except DataError as error:
+        if data is not None: raise
+        raise DataError(f"{error}; if the data of {folder} have moved, say where they are with --data") from error
+    if interactions.source.get('sha256') != checksum or not _same_vocabularies(interactions, known):
         raise CheckpointError(f"{interactions.name} is not the data that {folder} was trained on (its checksum differs): "
                               'give the same data with --data')
     split = make_split(interactions, recipe.protocol, model.config.sequence_length, recipe.step, recipe.seed)
-    table = pd.DataFrame(saved['scores']).reindex(columns=['protocol', 'model', 'part', *METRICS])
-    return Run(recipe, interactions, split, model, pd.read_csv(Path(folder)/'history.csv'), table, saved['train_seconds'], saved['device'])
+    return Run(recipe, interactions, split, model, history, table, seconds, where)
 
 # %% ../nbs/09_pipeline.ipynb #7d5c5b5a
 def evaluate(

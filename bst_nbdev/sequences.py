@@ -204,7 +204,7 @@ def seen_rows(
         seen.append(known)
     return tuple(seen)
 
-# %% ../nbs/02_sequences.ipynb #440ce897
+# %% ../nbs/02_sequences.ipynb #aecdfa95
 class Batches:
     "Iterate over `windows` in batches of (inputs, label); a new order for every epoch if `shuffle`"
     def __init__(self,
@@ -216,7 +216,13 @@ class Batches:
         if batch_size < 1: raise ConfigError(f"batch size is {batch_size}: give 1 or more")
         self.windows, self.batch_size, self.shuffle, self.seed, self.epoch = windows, batch_size, shuffle, seed, 0
 
-    def __len__(self): return -(-len(self.windows) // self.batch_size)
+    def __len__(self): return len(self._sizes())
+
+    def _sizes(self):
+        "Windows in each batch; a last training batch of one joins the one before, for batch norm cannot learn from one"
+        whole, rest = divmod(len(self.windows), self.batch_size)
+        if self.shuffle and whole and rest == 1: return [self.batch_size] * (whole - 1) + [self.batch_size + 1]
+        return [self.batch_size] * whole + [rest] * bool(rest)
 
     def order(self):
         "Window numbers in the order of the coming epoch (int64, [number of windows])"
@@ -226,7 +232,7 @@ class Batches:
     def __iter__(self):
         order = self.order().to(self.windows.tensors.device)
         self.epoch += 1
-        for positions in order.split(self.batch_size): yield self.windows[positions]
+        for positions in order.split(self._sizes()): yield self.windows[positions]
 
 # %% ../nbs/02_sequences.ipynb #6b697aa6
 def make_batches(

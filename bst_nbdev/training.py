@@ -23,7 +23,7 @@ from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 
 from .core import BSTError, CheckpointError, ConfigError, atomic_path, check_choice, file_digest, progress, seed_everything
 
-# %% ../nbs/07_training.ipynb #13170eef
+# %% ../nbs/07_training.ipynb #f8248df8
 OPTIMIZERS = dict(adamw=lambda p, lr, decay: torch.optim.AdamW(p, lr=lr, weight_decay=decay, fused=True),
                   adam=lambda p, lr, decay: torch.optim.Adam(p, lr=lr, weight_decay=decay, fused=True),
                   adagrad=lambda p, lr, decay: torch.optim.Adagrad(p, lr=lr, weight_decay=decay, initial_accumulator_value=.1))
@@ -47,7 +47,7 @@ class TrainingConfig:
         check_choice('schedule', self.schedule, SCHEDULES)
         for name in 'epochs', 'batch_size', 'patience':
             if getattr(self, name) < 1: raise ConfigError(f"{name} is {getattr(self, name)}: give 1 or more")
-        if self.learning_rate <= 0: raise ConfigError(f"learning_rate is {self.learning_rate}: give a number above 0")
+        if not 0 < self.learning_rate < float('inf'): raise ConfigError(f"learning_rate is {self.learning_rate}: give a number above 0")
 
     def to_dict(self) -> dict:
         "Plain values, ready for JSON"
@@ -198,7 +198,7 @@ def plot_history(
     ax.legend()
     return ax
 
-# %% ../nbs/07_training.ipynb #1ee1e2ab
+# %% ../nbs/07_training.ipynb #619889f8
 CHECKPOINT_VERSION = 1
 
 def save_checkpoint(
@@ -209,13 +209,15 @@ def save_checkpoint(
     "Save weights and configuration, whole or not at all"
     with atomic_path(folder) as scratch:
         scratch.mkdir()
-        save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, scratch/'model.safetensors')
+        weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+        try: save_file(weights, scratch/'model.safetensors')
+        except SafetensorError as error: raise BSTError(f"cannot write to {folder} ({error}): choose another folder with --out") from error
         blueprint = dict(version=CHECKPOINT_VERSION, sha256=file_digest(scratch/'model.safetensors'), model=model.config.to_dict())
         (scratch/'config.json').write_text(json.dumps(blueprint, indent=1))
         if add_files: add_files(scratch)
     return Path(folder)
 
-# %% ../nbs/07_training.ipynb #c8d1e0e7
+# %% ../nbs/07_training.ipynb #c32587d7
 def _read_blueprint(folder):
     path = folder/'config.json'
     try: blueprint = json.loads(path.read_text())
@@ -233,10 +235,10 @@ def _read_weights(folder, sha256):
         if file_digest(path) != sha256:
             raise CheckpointError(f"{path} is not the file that was saved (its checksum differs): copy it again, or train again")
         return load_file(path)
-    except FileNotFoundError as error: raise CheckpointError(f"{path} is missing: copy the whole folder") from error
+    except OSError as error: raise CheckpointError(f"{path} is missing or cannot be read ({error.strerror}): copy the whole folder") from error
     except SafetensorError as error: raise CheckpointError(f"{path} is damaged ({error}): train again") from error
 
-# %% ../nbs/07_training.ipynb #cdb76191
+# %% ../nbs/07_training.ipynb #da283bcb
 def _misfit(weights, own):
     "How saved weights differ from a model's own, in names or shapes; empty if they do not"
     missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
@@ -253,8 +255,8 @@ def load_checkpoint(
     folder = Path(folder)
     blueprint = _read_blueprint(folder)
     try: model = build(blueprint['model'])
-    except (KeyError, TypeError, ConfigError) as error:
-        raise CheckpointError(f"{folder/'config.json'} describes no model of this version: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(f"{folder/'config.json'} describes no model of this version ({error}): train again") from error
     weights = _read_weights(folder, blueprint.get('sha256'))
     if problem := _misfit(weights, model.state_dict()): raise CheckpointError(f"{folder} does not fit its configuration: {problem}")
     model.load_state_dict(weights)

@@ -4,7 +4,6 @@ Each case calls a command in a folder of its own. `refused` looks at the exit co
 folder, hidden ones too, before and after. Messages name the file and the row where there is one, and end in what to do.
 """
 import contextlib
-import hashlib
 import io
 import json
 import os
@@ -20,37 +19,43 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from safetensors.torch import load_file, save_file
 
 from bst_nbdev import cli, data
-from bst_nbdev.core import file_digest, show_progress
-from bst_nbdev.data import ARRAYS, PREPARED_FILES, VOCABULARY_FILES
+from bst_nbdev.core import BSTError, file_digest, show_progress
+from bst_nbdev.data import ARRAYS, PREPARED_FILES, from_frame, read_movielens, save_prepared
 from bst_nbdev.model import PRESETS
 from bst_nbdev.sequences import PROTOCOLS
 
 # --- A small world in three formats: six users, twelve films, eight ratings each
 
 USERS, FILMS, EACH = 6, 12, 8
-ROWS = [[user, (user + 5 * place) % FILMS + 1, (user * place) % 5 + 1, 1000 * place + user] for user in range(1, USERS + 1) for place in range(EACH)]
+ROWS = [[user, (user + 5 * place) % FILMS + 1, (user * place) % 5 + 1, 1000 * place + user]
+        for user in range(1, USERS + 1) for place in range(EACH)]
 
 def lines(rows, separator): return ''.join(separator.join(map(str, row)) + '\n' for row in rows)
 
 ML1M = {'ratings.dat': lines(ROWS, '::'),
         'users.dat': lines([[user, 'FM'[user % 2], 25, user, '01234'] for user in range(1, USERS + 1)], '::'),
-        'movies.dat': lines([[film, f'Film {film} ({1980 + film})', 'Comedy|Drama' if film % 2 else 'Drama'] for film in range(1, FILMS + 1)], '::')}
+        'movies.dat': lines([[film, f'Film {film} ({1980 + film})', 'Comedy|Drama' if film % 2 else 'Drama'] for film in range(1,
+                                                                                                                               FILMS + 1)],
+                            '::')}
 ML100K = {'u.data': lines(ROWS, '\t'),
           'u.user': lines([[user, 25, 'FM'[user % 2], 'artist', '01234'] for user in range(1, USERS + 1)], '|'),
           'u.item': lines([[film, f'Film {film} (1981)', '01-Jan-1981', '', 'http://x', *('01'[flag == film % 4] for flag in range(19))]
                            for film in range(1, FILMS + 1)], '|')}
 CSV = {'ratings.csv': 'userId,movieId,rating,timestamp\n' + lines(ROWS, ','),
-       'movies.csv': 'movieId,title,genres\n' + lines([[film, f'"Film {film}, The (1981)"', 'Comedy'] for film in range(1, FILMS + 1)], ',')}
+       'movies.csv': 'movieId,title,genres\n' + lines([[film, f'"Film {film}, The (1981)"', 'Comedy'] for film in range(1, FILMS + 1)],
+                                                      ',')}
 FORMATS = {'ml-1m': (ML1M, 'ratings.dat', '::', 0), 'u.data': (ML100K, 'u.data', '\t', 0), 'csv': (CSV, 'ratings.csv', ',', 1)}
 
 def write(files, folder='there'):
     "Put `files` (name to text or bytes) into a new folder"
     Path(folder).mkdir(parents=True)
-    for name, content in files.items(): (Path(folder)/name).write_bytes(content if isinstance(content, bytes) else content.encode('latin-1'))
+    for name, content in files.items(): (Path(folder)/name).write_bytes(content if isinstance(content,
+                                                                                              bytes) else content.encode('latin-1'))
     return folder
 
 def archive(files=ML1M, path='ml-1m.zip', method=zipfile.ZIP_DEFLATED):
@@ -95,8 +100,6 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.delenv('BST_DATA', raising=False)
     monkeypatch.setenv('no_proxy', '127.0.0.1')
 
-def cases(**table): return pytest.mark.parametrize('case', [pytest.param(case, id=name.replace('_', ' ')) for name, case in table.items()])
-
 def table(names, rows):
     "Parametrize by rows whose first entry is the id"
     return pytest.mark.parametrize(names, [pytest.param(*row[1:], id=row[0]) for row in rows])
@@ -122,7 +125,7 @@ def test_refused_sees_each_way_to_go_wrong(monkeypatch):
 def test_good_input_is_taken():
     "What the cases below spoil is right before"
     for name, (files, *_) in FORMATS.items():
-        assert call('bst_prepare', '--data', write(files, name), '--out', f'{name}-prepared') == (0, '', [])
+        assert call('bst_prepare', '--data', write(files, f'a-{name}'), '--out', f'{name}-prepared') == (0, '', [])
     archive({f'ml-1m/{name}': text for name, text in ML1M.items()})
     assert call('bst_prepare', '--data', 'ml-1m.zip', '--out', 'from-zip') == (0, '', [])
 
@@ -130,11 +133,12 @@ def test_good_input_is_taken():
 # --- Ratings files
 
 CELLS = [  # what stands in which column of the fifth rating, and what is said of it
-    ('NaN for a user', 0, 'NaN', "is 'NaN', but a whole number belongs there"), ('NaN for a film', 1, 'nan', "is 'nan', but a whole number"),
+    ('NaN for a user', 0, 'NaN', "is 'NaN', but a whole number belongs there"),
+         ('NaN for a film', 1, 'nan', "is 'nan', but a whole number"),
     ('NaN for a rating', 2, 'NaN', "rating is 'NaN', but a number belongs there"), ('NaN for a time', 3, 'NaN', "timestamp is 'NaN'"),
     ('text for a user', 0, 'Ada', "is 'Ada', but a whole number"), ('text for a film', 1, 'Alien', "is 'Alien', but a whole number"),
     ('text for a rating', 2, 'good', "rating is 'good', but a number"), ('text for a time', 3, 'today', "timestamp is 'today'"),
-    ('nothing for a rating', 2, '', "rating is '', but a number"), ('infinite rating', 2, 'inf', "rating is 'inf'"),
+    ('nothing for a rating', 2, '', "rating is '', but a number"), ('infinite rating', 2, 'inf', 'rating inf is out of range'),
     ('half a user', 0, '1.5', "is '1.5', but a whole number"), ('wrong separator in one line', 0, '1;2', "is '1;2'"),
     ('rating 0', 2, 0, 'rating 0 is out of range'), ('rating 6', 2, 6, 'rating 6 is out of range'),
     ('rating 3.3', 2, 3.3, 'rating 3.3 is out of range'), ('negative time', 3, -5, 'timestamp -5 is negative'),
@@ -150,10 +154,13 @@ def test_one_bad_cell(style, column, value, says):
     refused('bst_train', '--data', write(files | {name: text}), says=[Path('there')/name, f'line {5 + header}: ', says])
 
 WHOLE = [  # how all lines are spoilt, what is said of it for lines without and with a header
-    ('wrong separator', lambda text, sep: text.replace(sep, ';'), "line 1: 4 fields separated by ", 'line 1: column userId, movieId, rating, timestamp is missing'),
+    ('wrong separator', lambda text, sep: text.replace(sep, ';'), "line 1: 4 fields separated by ",
+     'line 1: column userId, movieId, rating, timestamp is missing'),
     ('spaces between', lambda text, sep: text.replace(sep, ' '), "line 1: 4 fields separated by ", 'line 1: column userId'),
-    ('missing column', lambda text, sep: ''.join(line.rpartition(sep)[0] + '\n' for line in text.splitlines()), 'line 1: 4 fields', 'line 1: column timestamp is missing'),
-    ('a column too many', lambda text, sep: text.replace('\n', f'{sep}1\n').replace(f'timestamp{sep}1', 'timestamp'), 'line 1: 4 fields', 'line 2: 4 fields'),
+    ('missing column', lambda text, sep: ''.join(line.rpartition(sep)[0] + '\n' for line in text.splitlines()), 'line 1: 4 fields',
+     'line 1: column timestamp is missing'),
+    ('a column too many', lambda text, sep: text.replace('\n', f'{sep}1\n').replace(f'timestamp{sep}1', 'timestamp'), 'line 1: 4 fields',
+     'line 2: 4 fields'),
     ('empty', lambda text, sep: '', 'is empty', 'is empty'),
     ('blank lines', lambda text, sep: '\n \n', 'is empty', 'is empty'),
     ('zero bytes', lambda text, sep: '\0' * 999, 'line 1', 'line 1'),
@@ -173,13 +180,15 @@ def test_only_a_header():
 @pytest.mark.parametrize('column', ['userId', 'movieId', 'rating', 'timestamp'])
 def test_a_column_has_another_name(column):
     folder = write(CSV | {'ratings.csv': CSV['ratings.csv'].replace(column, 'other', 1)})
-    refused('bst_train', '--data', folder, says=['ratings.csv, line 1', f'column {column} is missing', 'it must read userId,movieId,rating,timestamp'])
+    refused('bst_train', '--data', folder, says=['ratings.csv, line 1', f'column {column} is missing',
+                                                 'it must read userId,movieId,rating,timestamp'])
 
 @pytest.mark.parametrize('style', FORMATS)
 def test_duplicate_rows(style):
     files, name, separator, header = FORMATS[style]
     folder = write(files | {name: files[name] + lines([[*ROWS[2][:2], 1, ROWS[2][3]]], separator)})
-    refused('bst_train', '--data', folder, says=[f'{name}, line {len(ROWS) + 1 + header}', 'the same user, item and timestamp', f'line {3 + header}', 'remove one'])
+    refused('bst_train', '--data', folder, says=[f'{name}, line {len(ROWS) + 1 + header}', 'the same user, item and timestamp',
+                                                 f'line {3 + header}', 'remove one'])
 
 @pytest.mark.parametrize('style', FORMATS)
 def test_a_file_is_missing(style):
@@ -189,8 +198,10 @@ def test_a_file_is_missing(style):
         refused('bst_train', '--data', folder, says=[folder, missing, 'it must hold' if missing == name else 'put it beside it'])
 
 SIDE = [  # side file, how it is spoilt, where and what is said
-    ('user without a row', 'users.dat', lambda t: t.split('\n', 1)[1], 'ratings.dat, line 1: user 1 has no row in there/users.dat', 'add it there'),
-    ('film without a row', 'movies.dat', lambda t: t.replace('7::Film 7', '99::Film 7'), 'item 7 has no row in there/movies.dat', 'add it there'),
+    ('user without a row', 'users.dat', lambda t: t.split('\n', 1)[1], 'ratings.dat, line 1: user 1 has no row in there/users.dat',
+     'add it there'),
+    ('film without a row', 'movies.dat', lambda t: t.replace('7::Film 7', '99::Film 7'), 'item 7 has no row in there/movies.dat',
+     'add it there'),
     ('user twice', 'users.dat', lambda t: t + t.split('\n')[0], 'users.dat, line 7: user 1 is there twice', 'keep one'),
     ('film twice', 'movies.dat', lambda t: t + t.split('\n')[0], 'movies.dat, line 13: item 1 is there twice', 'keep one'),
     ('text for a user', 'users.dat', lambda t: t.replace('3::', 'x::', 1), "users.dat, line 3: user is 'x'", 'correct or remove'),
@@ -207,9 +218,10 @@ def test_side_files(name, spoil, says, remedy):
 
 def test_film_without_a_row_in_csv():
     folder = write(CSV | {'movies.csv': CSV['movies.csv'].replace('\n7,', '\n99,')})
-    refused('bst_prepare', '--data', folder, '--out', 'new', says=['ratings.csv, line ', 'item 7 has no row in there/movies.csv', 'add it there'])
+    refused('bst_prepare', '--data', folder, '--out', 'new', says=['ratings.csv, line ', 'item 7 has no row in there/movies.csv',
+                                                                   'add it there'])
 
-@pytest.mark.parametrize('path', ['nowhere', 'nowhere/ml-1m.zip', 'ml-2m', 'n' * 300, 'a\0b'])
+@pytest.mark.parametrize('path', ['nowhere', 'nowhere/ml-1m.zip', 'ml-2m', 'n' * 300])
 def test_no_such_data(path):
     refused('bst_train', '--data', path, says=['choose one of sample, ml-100k', 'give the path'])
     refused('bst_prepare', '--data', path, '--out', 'new', says=['choose one of sample, ml-100k', 'give the path'])
@@ -227,7 +239,16 @@ def test_a_batch_of_one_example():
     refused('bst_train', '--data', folder, '--preset', 'keras', '--batch-size', 1, *SHORT, says=['batch', '2 or more'])
     for n in [len(ROWS) - 2 * USERS - 1, 3]:  # leave-last-out trains on all ratings but two of each user
         assert (len(ROWS) - 2 * USERS) % n in (0, 1)
-        assert call('bst_train', '--data', folder, '--preset', 'keras', '--protocol', 'leave-last-out', '--batch-size', n, *SHORT)[:2] == (0, '')
+        assert call('bst_train', '--data', folder, '--preset', 'keras', '--protocol', 'leave-last-out', '--batch-size', n,
+                    *SHORT)[:2] == (0, '')
+
+
+def test_nothing_to_tell_apart():
+    "All ratings alike, or all on one side of the threshold of a click"
+    folder = write(ML1M | {'ratings.dat': lines([[user, film, 5, time] for user, film, _, time in ROWS], '::')})
+    refused('bst_train', '--data', folder, '--objective', 'click', *SHORT, says=['AUC', 'objective rating'])
+    save_prepared(from_frame(pd.DataFrame(ROWS, columns=['user', 'item', 'rating', 'timestamp']).assign(rating=4)), 'alike')
+    refused('bst_train', '--data', 'alike', *SHORT, says=['rating', '4'])
 
 
 # --- Archives
@@ -254,7 +275,8 @@ def test_truncated_archive(share):
     Path('ml-1m.zip').write_bytes(content[:int(share * len(content))])
     refused('bst_train', '--data', 'ml-1m.zip', says=['ml-1m.zip is not a whole zip archive', 'download it again'])
 
-@pytest.mark.parametrize('member', ['../ratings.dat', 'ml-1m/../../ratings.dat', '/ratings.dat', '/etc/ratings.dat', 'C:\\ratings.dat', '..\\ratings.dat'])
+@pytest.mark.parametrize('member', ['../ratings.dat', 'ml-1m/../../ratings.dat', '/ratings.dat', '/etc/ratings.dat', 'C:\\ratings.dat',
+                                    '..\\ratings.dat'])
 def test_archive_member_that_points_outside(member, tmp_path):
     write({}, 'inner')
     os.chdir('inner')
@@ -272,18 +294,20 @@ def test_archive_without_ratings():
     refused('bst_train', '--data', archive({}, 'empty.zip'), says=['empty.zip', 'no ratings found', 'it must hold'])
 
 def test_bad_row_in_an_archive():
-    path = archive({f'ml-1m/{name}': text.replace('::1000\n', '::x\n') for name, text in ML1M.items()} | {'ml-1m/ratings.dat': '1::1::x::5\n'})
+    path = archive({f'ml-1m/{name}': text.replace('::1000\n', '::x\n') for name,
+                    text in ML1M.items()} | {'ml-1m/ratings.dat': '1::1::x::5\n'})
     refused('bst_train', '--data', path, says=["ml-1m.zip: ml-1m/ratings.dat, line 1: rating is 'x'", 'correct or remove'])
 
-@pytest.mark.parametrize('seed', range(40))
-def test_any_byte_of_an_archive_may_be_wrong(seed):
-    "Whatever a byte in the archive's own tables is changed to, it is read as before or refused"
-    content, random = bytearray(Path(archive()).read_bytes()), np.random.default_rng(seed)
-    tables = content.rindex(b'PK\1\2', 0, content.index(b'PK\1\2') + 4)
-    content[random.integers(tables, len(content))] = random.integers(256)
-    Path('ml-1m.zip').write_bytes(content)
-    code, err, _ = call('bst_prepare', '--data', 'ml-1m.zip', '--out', 'new')
-    assert code == 0 or err.count('\n') == 1 and err.startswith('bst_prepare: ml-1m.zip'), err
+def test_any_byte_of_the_tables_of_an_archive_may_be_wrong():
+    "It is read, or refused in one line"
+    content, problems = Path(archive({'ratings.dat': 'x'})).read_bytes(), []
+    for place in range(content.index(b'PK\1\2'), len(content)):
+        for value in 0, 99, 255:
+            Path('odd.zip').write_bytes(content[:place] + bytes([value]) + content[place + 1:])
+            try: read_movielens('odd.zip')
+            except BSTError as error: problems += [f'{place}: {error}'] if '\n' in str(error) else []
+            except Exception as error: problems.append(f'byte {place} is {value}: {error!r}')
+    assert not problems, '\n' + '\n'.join(problems)
 
 
 # --- Downloads
@@ -344,17 +368,19 @@ def test_download_where_nothing_can_be_written(fetch_from, monkeypatch):
 # --- Options
 
 OPTIONS = [
-    ('unknown preset', '--preset papper', 'choose one of ' + ', '.join(PRESETS)), ('unknown protocol', '--protocol last', 'choose one of ' + ', '.join(PROTOCOLS)),
+    ('unknown preset', '--preset papper', 'choose one of ' + ', '.join(PRESETS)),
+           ('unknown protocol', '--protocol last', 'choose one of ' + ', '.join(PROTOCOLS)),
     ('unknown objective', '--objective rank', 'choose one of rating, click'),
     ('sequence length 0', '--sequence-length 0', 'give 2 or more'), ('sequence length 1', '--sequence-length 1', 'give 2 or more'),
     ('sequence length -3', '--sequence-length -3', 'give 2 or more'), ('sequence length abc', '--sequence-length abc', 'sequence-length'),
-    ('epochs 0', '--epochs 0', 'give 1 or more'), ('epochs 1.5', '--epochs 1.5', 'epochs'), ('batch size 0', '--batch-size 0', 'give 1 or more'),
+    ('epochs 0', '--epochs 0', 'give 1 or more'), ('epochs 1.5', '--epochs 1.5', 'epochs'),
+           ('batch size 0', '--batch-size 0', 'give 1 or more'),
     ('batch size -1', '--batch-size -1', 'give 1 or more'), ('step 0', '--step 0 --protocol random-windows', 'give 1 or more'),
     ('step 0 where it is not used', '--step 0', 'give 1 or more'), ('step -2', '--step -2', 'give 1 or more'),
     ('negative seed', '--seed -1', 'give an integer from 0'), ('huge seed', f'--seed {10**30}', 'give an integer from 0'),
     ('learning rate 0', '--learning-rate 0', 'learning'), ('negative learning rate', '--learning-rate -0.1', 'learning'),
     ('learning rate nan', '--learning-rate nan', 'learning'), ('learning rate inf', '--learning-rate inf', 'learning'),
-    ('learning rate 1e30', '--learning-rate 1e30', 'learning-rate'), ('learning rate 1e30 for clicks', '--learning-rate 1e30 --objective click', 'learning-rate'),
+    ('learning rate 1e30', '--learning-rate 1e30', 'learning-rate'),
     ('learning rate high', '--learning-rate high', 'learning-rate'),
     ('unknown device', '--device abacus', 'choose cpu or auto'), ('device without a number', '--device cuda:x', 'choose cpu or auto'),
     ('device with no memory', '--device meta', 'choose cpu or auto'), ('no device', '--device=', 'choose cpu or auto'),
@@ -372,7 +398,7 @@ def test_evaluate_without_a_run(): refused('bst_evaluate', says='run')
 
 # --- Where results go
 
-UNWRITABLE = ['file', 'file/run', 'file/a/b', 'full', '/proc/run', '/proc/self/a/run', 'n' * 300, 'a\0b']
+UNWRITABLE = ['file', 'file/run', 'file/a/b', 'full', '/proc/run', '/proc/self/a/run', 'n' * 300]
 
 @pytest.mark.parametrize('command', ['bst_train', 'bst_prepare'])
 @pytest.mark.parametrize('out', UNWRITABLE, ids=lambda out: out[:20])
@@ -381,7 +407,8 @@ def test_out_that_cannot_be_written(command, out):
     if out.startswith('/proc') and not Path('/proc/self').exists(): pytest.skip('no /proc here')
     Path('file').touch()
     write({'other': 'x'}, 'full')
-    refused(command, '--data', 'nowhere', '--out', out, says=['is not overwritten' if out in ('file', 'full') else 'cannot write to', '--out'])
+    refused(command, '--data', 'nowhere', '--out', out, says=['is not overwritten' if out in ('file', 'full') else 'cannot write to',
+                                                              '--out'])
 
 def test_no_place_for_runs():
     Path('runs').touch()
@@ -396,10 +423,11 @@ def small_disk(limit):
     finally: resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 @pytest.mark.parametrize('command', ['bst_train', 'bst_prepare'])
-@pytest.mark.parametrize('limit', [100, 3000])
+@pytest.mark.parametrize('limit', [100, 600])
 def test_full_disk(command, limit):
     folder = write(ML1M)
-    with small_disk(limit): refused(command, '--data', folder, '--out', 'new', *(SHORT if command == 'bst_train' else []), says=['cannot write', '--out'])
+    with small_disk(limit): refused(command, '--data', folder, '--out', 'new', *(SHORT if command == 'bst_train' else []),
+                                    says='cannot write to')
 
 def test_stopped_by_hand(monkeypatch):
     def stop(*args, **kwargs): raise KeyboardInterrupt
@@ -427,7 +455,9 @@ def run(made, tmp_path):
     shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     return Path('run')
 
-def test_a_whole_run_is_taken(run): assert call('bst_evaluate', run, '--device', 'cpu') == (0, '', [])
+def test_whole_runs_and_prepared_data_are_taken(run):
+    assert call('bst_evaluate', run, '--device', 'cpu') == (0, '', [])
+    assert call('bst_train', '--data', 'prepared', *SHORT) == (0, '', [])
 
 def edit(path, change):
     "Rewrite a JSON file after `change` has been applied to what it holds"
@@ -449,15 +479,20 @@ def drop(*keys):
     return change
 
 CONFIG = [
-    ('another version', put('version', value=99), ['checkpoint version 99', 'reads 1', 'train again']), ('no version', drop('version'), ['version None', 'train again']),
+    ('another version', put('version', value=99), ['checkpoint version 99', 'reads 1', 'train again']),
+          ('no version', drop('version'), ['version None', 'train again']),
     ('a list', lambda c: [c], ['version None', 'train again']), ('a number', lambda c: 3, ['version None', 'train again']),
-    ('no model', drop('model'), ['config.json']), ('no checksum', drop('sha256'), ['checksum']), ('model is a list', put('model', value=[1]), ['config.json']),
+    ('no model', drop('model'), ['config.json']), ('no checksum', drop('sha256'), ['checksum']),
+          ('model is a list', put('model', value=[1]), ['config.json']),
     ('model is a text', put('model', value='BST'), ['config.json']), ('model is nothing', put('model'), ['config.json']),
     ('no users', drop('model', 'users'), ['config.json', 'users']), ('no items', drop('model', 'items'), ['config.json', 'items']),
-    ('unknown field', put('model', 'colour', value=1), ['config.json', 'colour']), ('text for a size', put('model', 'users', value='many'), ['config.json']),
+    ('unknown field', put('model', 'colour', value=1), ['config.json', 'colour']),
+          ('text for a size', put('model', 'users', value='many'), ['config.json']),
     ('negative size', put('model', 'users', value=-5), ['config.json']), ('no heads', put('model', 'heads', value=0), ['config.json']),
-    ('text for the threshold', put('model', 'threshold', value='x'), ['config.json']), ('no scale', put('model', 'rating_values', value=[]), ['config.json']),
-    ('number for widths', put('model', 'mlp', value=64), ['config.json']), ('another size', put('model', 'users', value=9), ['does not fit', 'user.id.table.weight']),
+    ('text for the threshold', put('model', 'threshold', value='x'), ['config.json']),
+          ('no scale', put('model', 'rating_values', value=[]), ['config.json']),
+    ('number for widths', put('model', 'mlp', value=64), ['config.json']),
+          ('another size', put('model', 'users', value=9), ['does not fit', 'user.id.table.weight']),
     ('unknown choice', put('model', 'position', value='clock'), ['config.json', 'choose one of'])]
 
 @table('change, says', CONFIG)
@@ -467,7 +502,7 @@ def test_damaged_config(run, change, says):
 
 FILES = [('removed', lambda path: path.unlink()), ('emptied', lambda path: path.write_bytes(b'')),
          ('cut off', lambda path: path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])),
-         ('overwritten', lambda path: path.write_bytes(path.read_bytes()[:path.stat().st_size // 2] + b'\xff' * -(-path.stat().st_size // 2))),
+         ('overwritten', lambda path: path.write_bytes(path.read_bytes()[:(n := path.stat().st_size) // 2] + b'\xff' * (n - n // 2))),
          ('a folder', lambda path: (path.unlink(), path.mkdir()))]
 
 @pytest.mark.parametrize('name', ['config.json', 'model.safetensors', 'metrics.json', 'history.csv'])
@@ -501,20 +536,24 @@ def test_weights_that_are_no_weights(run):
     edit(run/'config.json', put('sha256', value=file_digest(run/'model.safetensors')))
     refused('bst_evaluate', run, says=['model.safetensors is damaged', 'train again'])
 
-METRICS = [('a list', lambda c: [c]), ('no recipe', drop('recipe')), ('unknown field', put('recipe', 'colour', value='red')), ('recipe is a text', put('recipe', value='x')),
-           ('unknown preset', put('recipe', 'preset', value='papper')), ('text for the length', put('recipe', 'sequence_length', value='ten')),
+METRICS = [('a list', lambda c: [c]), ('no recipe', drop('recipe')), ('unknown field', put('recipe', 'colour', value='red')),
+           ('recipe is a text', put('recipe', value='x')),
+           ('unknown preset', put('recipe', 'preset', value='papper')),
+           ('text for the length', put('recipe', 'sequence_length', value='ten')),
            ('text for the step', put('recipe', 'step', value='two')), ('text for the seed', put('recipe', 'seed', value='x')),
-           ('number for the data', put('recipe', 'data', value=3)),
            ('no data', drop('data')), ('no source', drop('data', 'source')), ('source is nothing', put('data', 'source')),
-           ('no scores', drop('scores')), ('scores are a number', put('scores', value=3)), ('no seconds', drop('train_seconds')), ('no device', drop('device'))]
+           ('no scores', drop('scores')), ('scores are a number', put('scores', value=3)), ('no seconds', drop('train_seconds')),
+           ('no device', drop('device'))]
 
 @table('change', METRICS)
 def test_damaged_metrics(run, change):
     edit(run/'metrics.json', change)
     refused('bst_evaluate', run, says=[run/'metrics.json', 'train again'])
 
-CHANGES = [('a rating', 'ratings.dat', lambda t: t.replace('::1::1001\n', '::5::1001\n')), ('a user more', 'users.dat', lambda t: '0::F::25::1::01234\n' + t),
-           ('a film more', 'movies.dat', lambda t: '0::Film 0 (1980)::Drama\n' + t), ('an age', 'users.dat', lambda t: t.replace('::25::', '::56::', 1)),
+CHANGES = [('a rating', 'ratings.dat', lambda t: t.replace('1::2::1::1\n', '1::2::5::1\n')),
+           ('a user more', 'users.dat', lambda t: '0::F::25::1::01234\n' + t),
+           ('a film more', 'movies.dat', lambda t: '0::Film 0 (1980)::Drama\n' + t),
+           ('an age', 'users.dat', lambda t: t.replace('::25::', '::56::', 1)),
            ('a genre', 'movies.dat', lambda t: t.replace('::Drama', '::Horror', 1))]
 
 @table('name, change', CHANGES)
@@ -531,12 +570,15 @@ def test_data_gone(run):
     refused('bst_evaluate', run, '--data', 'nowhere', says=['nowhere'])
     assert call('bst_evaluate', run, '--data', 'prepared', '--device', 'cpu') == (0, '', [])
 
-@table('options, says', [('unknown baseline', '--baselines median', 'choose one of global mean'), ('batch size 0', '--batch-size 0', 'give 1 or more'),
-                         ('unknown device', '--device abacus', 'choose cpu or auto'), ('a file in the way', '--out there/users.dat/t.csv', 'cannot write to'),
-                         ('a folder in the way', '--out there', 'is a folder'), ('the run itself', '--out run', 'is a folder'), ('here', '--out .', 'is a folder')])
+@table('options, says', [('unknown baseline', '--baselines median', 'choose one of global mean'),
+                         ('batch size 0', '--batch-size 0', 'give 1 or more'),
+                         ('unknown device', '--device abacus', 'choose cpu or auto'),
+                         ('a file in the way', '--out there/users.dat/t.csv', 'cannot write to'),
+                         ('a folder in the way', '--out there', 'is not overwritten'),
+                         ('the run itself', '--out run', 'is not overwritten'), ('here', '--out .', 'is not overwritten')])
 def test_options_of_evaluate(run, options, says): refused('bst_evaluate', run, *options.split(), says=says)
 
-@pytest.mark.parametrize('folder', ['nowhere', 'there', 'there/users.dat', 'n' * 300, 'a\0b'], ids=lambda folder: folder[:20])
+@pytest.mark.parametrize('folder', ['nowhere', 'there', 'there/users.dat', 'n' * 300], ids=lambda folder: folder[:20])
 def test_not_a_run(run, folder): refused('bst_evaluate', folder, says=['config.json', 'give the folder that a run has written'])
 
 
@@ -546,7 +588,8 @@ def test_not_a_run(run, folder): refused('bst_evaluate', folder, says=['config.j
 @table('damage', FILES)
 def test_damaged_prepared_file(run, name, damage):
     damage(Path('prepared', name))
-    refused('bst_train', '--data', 'prepared', *SHORT, says=[Path('prepared'), name if name != 'metadata.json' else '', 'again' if name != 'metadata.json' else ''])
+    whole = name != 'metadata.json'  # without it, it is no prepared folder
+    refused('bst_train', '--data', 'prepared', *SHORT, says=[Path('prepared', name), 'again'] if whole else 'prepared')
 
 @pytest.mark.parametrize('name', sorted(ARRAYS))
 def test_prepared_array_of_another_shape(run, name):
@@ -560,9 +603,10 @@ def test_prepared_by_another_version(run):
 
 # --- The installed commands
 
-@table('command, argv, says', [('bst_train', 'bst_train', ['--data', 'there'], 'there/ratings.dat, line 1: rating 9 is out of range'),
-                               ('bst_evaluate', 'bst_evaluate', ['nowhere'], 'nowhere has no config.json')])
-def test_installed_command(command, argv, says):
+def test_installed_command():
+    "As a user meets it, in a process of its own"
+    command, argv = 'bst_train', ['--data', 'there']
+    says = 'there/ratings.dat, line 1: rating 9 is out of range'
     script = shutil.which(command, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if not script: pytest.skip(f'{command} is not installed')
     write(ML1M | {'ratings.dat': '1::2::9::5\n'})

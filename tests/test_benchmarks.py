@@ -1,0 +1,156 @@
+"""The benchmark measures what it says: equal results first, ratios the right way round, one file with fixed columns.
+
+Never how many seconds something takes: that depends on the machine.
+"""
+import importlib.util
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from bst_nbdev.core import show_progress
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPT = ROOT/'benchmarks'/'run.py'
+
+@pytest.fixture
+def bench(monkeypatch):
+    "The script as a module; it is named as a new process will find it"
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    spec = importlib.util.spec_from_file_location('run', SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, 'run', module)
+    spec.loader.exec_module(module)
+    bars, threads = show_progress(False), torch.get_num_threads()
+    yield module
+    show_progress(bars)
+    torch.set_num_threads(threads)
+
+@pytest.fixture
+def setting(bench): return bench.Setting(bench.sample_folder(), repeat=1, windows=256, threads=1)
+
+def quick(bench, out, only): bench.main(['--data', 'sample', '--quick', '--windows', '256', '--threads', '1', '--only', only, '--out', str(out)])
+
+
+# --- The command and its file
+
+def test_writes_all_columns_and_replaces_rows_of_the_same_work(bench, tmp_path, capsys):
+    out = tmp_path/'deep'/'benchmark.csv'
+    for only in 'data', 'training, keras, length 4, batch 128', 'evaluation, keras', 'optimizer, Adagrad': quick(bench, out, only)
+    first = pd.read_csv(out)
+    assert list(first.columns) == bench.COLUMNS
+    assert first.work.str.startswith('sample: ').all() and (first.device == 'cpu, 1 thread').all() and (first.value > 0).all()
+    assert set(first.unit) == {'s', 'examples/s', '%'}
+    assert (first.ratio.isna() == first.baseline.isna()).all() and (first.ratio.dropna() > 0).all()
+    for work in 'file to all windows', 'file to first batch', 'batch 128', 'batches alone', 'evaluation':  # ours stands beside every way to compare with
+        rows = first[first.work.str.contains(work) & ~first.work.str.contains('optimizer|share')]
+        assert set(rows[rows.variant == bench.OURS].baseline) >= set(rows.baseline.dropna()) != set(), work
+    assert not first.duplicated(['work', 'variant', 'baseline']).any()
+    quick(bench, out, 'evaluation, keras')
+    again = pd.read_csv(out)
+    assert again[['work', 'variant', 'baseline']].equals(first[['work', 'variant', 'baseline']])
+    other = ~first.work.str.contains('evaluation')
+    pd.testing.assert_frame_equal(again[other], first[other])
+    assert [path.name for path in out.parent.iterdir()] == ['benchmark.csv']
+    assert 'examples/s' in capsys.readouterr().out
+
+def test_quick_writes_nothing_unless_asked(bench, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    bench.main(['--data', 'sample', '--quick', '--windows', '64', '--threads', '1', '--only', 'evaluation, keras'])
+    assert not list(tmp_path.iterdir()) and 'evaluation, keras' in capsys.readouterr().out
+
+def test_lists_its_jobs(bench, capsys):
+    bench.main(['--list'])
+    assert capsys.readouterr().out.splitlines() == list(bench.JOBS)
+
+@pytest.mark.parametrize('arguments, part', [(['--only', 'nonsense'], "no job has 'nonsense' in its name"), (['--repeat', '0'], '--repeat is 0: give 1 or more'),
+                                             (['--windows', '-1'], '--windows is -1'), (['--threads', '0'], '--threads is 0')])
+def test_refuses_wrong_arguments(bench, capsys, arguments, part):
+    with pytest.raises(SystemExit) as stopped: bench.main(['--data', 'sample', *arguments])
+    assert stopped.value.code == 2 and part in capsys.readouterr().err
+
+def test_refuses_data_that_cannot_be_measured(bench, tmp_path):
+    with pytest.raises(SystemExit, match='error: .*nowhere does not exist'): bench.main(['--data', str(tmp_path/'nowhere'), '--quick'])
+    for name in 'ratings.csv', 'movies.csv': (tmp_path/name).touch()
+    with pytest.raises(SystemExit, match='has the layout of csv, but the naive route reads that of ml-1m only'): bench.main(['--data', str(tmp_path), '--quick'])
+    with pytest.raises(SystemExit, match='cannot write to'): bench.main(['--data', 'sample', '--quick', '--out', str(tmp_path/'ratings.csv'/'a.csv')])
+
+def test_committed_figures_have_the_columns(bench):
+    path = ROOT/'results'/'benchmark.csv'
+    if not path.exists(): pytest.skip('not measured yet')
+    found = pd.read_csv(path)
+    assert list(found.columns) == bench.COLUMNS and (found.ratio.isna() == found.baseline.isna()).all()
+
+
+# --- Measuring
+
+def test_ratio_says_how_many_times_better_round_by_round(bench):
+    rows = bench.table('w', 's', {'slow': [10., 40., 10.], 'middle': [5., 10., 10.], 'quick': [1., 2., 2.]}, ['slow', 'middle'])
+    assert [(row['variant'], row['value'], row.get('baseline'), row.get('ratio')) for row in rows] == [
+        ('slow', 10., None, None), ('middle', 10., 'slow', 2.), ('quick', 2., 'slow', 10.), ('quick', 2., 'middle', 5.)]
+    rates = bench.table('w', 'examples/s', {'slow': [10.], 'quick': [30.]}, ['slow'])
+    assert rates[1]['ratio'] == 3.
+    assert bench.table('w', 'MB', {'large': [900.], 'small': [300.]}, ['large'])[1]['ratio'] == 3.
+
+def test_variants_take_turns(bench):
+    calls = []
+    measures = {name: lambda name=name: calls.append(name) or len(calls) for name in 'ab'}
+    assert bench.alternate(measures, 2) == dict(a=[1, 3], b=[2, 4]) and calls == list('abab')
+
+
+# --- Equal before timed
+
+def test_unequal_is_refused(bench):
+    bench.must_equal('things', ([1, 2], np.array([1, 2])), (torch.ones(2), np.ones(2)))
+    for theirs in [1, 3], [1, 2, 2], [[1, 2]]:
+        with pytest.raises(SystemExit, match='nothing was measured: things differ'): bench.must_equal('things', ([1, 2], theirs))
+
+def test_unequal_batches_are_not_timed(bench, setting, monkeypatch):
+    data = bench.load(setting.path)
+    monkeypatch.setattr(bench, 'alternate', lambda *a, **k: pytest.fail('it was timed'))
+    right = bench.ArrayDataset.__getitem__
+    def wrong(self, index):
+        inputs, label = right(self, index)
+        return inputs | {'rating': inputs['rating'] * (index != 260)}, label  # in one window, which is not in the first batch
+    monkeypatch.setattr(bench.ArrayDataset, '__getitem__', wrong)
+    for job in bench.training_job, bench.evaluation_job:
+        with pytest.raises(SystemExit, match='the batches of bst_nbdev and per-example Dataset, arrays differ'):
+            list(job(setting, data, 'keras', 4, batch_size=256))
+
+def test_unequal_windows_are_not_timed(bench, setting, monkeypatch):
+    naive = bench.notebook_function('01_data.ipynb', 'naive_windows')
+    def wrong(folder, length, step):
+        user, item, rating = naive(folder, length, step)
+        rating[-1, -1] = 6 - rating[-1, -1] or 1
+        item[-1, 0] += 1
+        return user, item, rating
+    monkeypatch.setattr(bench, 'notebook_function', lambda *name: wrong)
+    monkeypatch.setattr(bench, 'alternate', lambda *a, **k: pytest.fail('it was timed'))
+    with pytest.raises(SystemExit, match='the windows differ'): list(bench.data_job(setting, None))
+
+def test_an_archive_gives_the_same_as_a_folder(bench, setting, tmp_path):
+    archive = shutil.make_archive(str(tmp_path/'sample'), 'zip', setting.path.parent, setting.path.name)
+    rows = list(bench.data_job(replace(setting, path=Path(archive)), None))  # checks for itself that the windows are equal
+    assert {row['variant'] for row in rows} == {bench.NAIVE, bench.OURS, f'{bench.OURS}, prepared folder'}
+
+def test_the_naive_route_is_the_one_of_the_notebook(bench):
+    assert bench.notebook_function('01_data.ipynb', 'naive_windows').__doc__.startswith('Windows of `length` ratings')
+    with pytest.raises(SystemExit, match='01_data.ipynb defines no function no_such_thing'): bench.notebook_function('01_data.ipynb', 'no_such_thing')
+
+
+# --- Memory
+
+def test_peak_memory_is_that_of_its_own_process(bench, setting):
+    before = bench.peak_memory()
+    ballast = np.ones(50_000_000)  # 400 MB, every page touched
+    after = bench.peak_memory()
+    assert after > before + 350
+    assert 50 < bench.fresh(bench.memory_of_nothing, setting) < after - 150  # nothing of the ballast
+    del ballast
+
+def test_memory_of_a_run_is_measured(bench, setting): assert bench.memory_of_run(setting, 'keras', length=4) > 50

@@ -1,0 +1,117 @@
+"""What is claimed: result files are whole and honest, and every table that is shown is made from them."""
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+INDEX, README = ROOT/'nbs'/'index.ipynb', ROOT/'README.md'
+ACCURACY = ['dataset', 'protocol', 'model', 'sequence_length', 'seed', 'part', 'mae', 'mae_median', 'rmse', 'auc', 'epochs',
+            'train_seconds', 'device', 'commit']
+BENCHMARK = ['work', 'variant', 'value', 'unit', 'ratio', 'baseline', 'device', 'commit']
+KEY = ['dataset', 'protocol', 'model', 'sequence_length', 'step', 'seed', 'part']
+FILES = sorted((ROOT/'results').glob('*.csv'))
+
+def is_benchmark(path): return path.name.startswith('benchmark')
+
+def problems(table, benchmark=False):
+    "What is wrong with a table of results"
+    missing = [name for name in (BENCHMARK if benchmark else ACCURACY) if name not in table]
+    if missing: return [f'no column {name}' for name in missing]
+    found = [] if len(table) else ['no rows']
+    commit = table.commit.fillna('').astype(str)
+    found += [f'row {row}: no commit' for row in table.index[commit.str.strip() == '']]
+    found += [f'row {row}: measured on changed files' for row in table.index[commit.str.contains('+changes', regex=False)]]
+    key = ['work', 'variant', 'device'] if benchmark else [name for name in KEY if name in table]
+    found += [f'row {row}: there already' for row in table.index[table.duplicated(key)]]
+    if benchmark: return found + [f'row {row}: no value' for row in table.index[~(table['value'] > 0)]]
+    found += [f'row {row}: part {table.part[row]}' for row in table.index[~table.part.isin(['validation', 'test'])]]
+    found += [f'row {row}: mae above rmse' for row in table.index[table.mae > table.rmse]]
+    return found + [f'row {row}: no score' for row in table.index[table[['mae', 'auc']].isna().all(axis=1)]]
+
+def good(**changes):
+    row = dict(dataset='a', protocol='p', model='m', sequence_length=4, step=1, seed=0, part='test', mae=.7, mae_median=.6, rmse=.9,
+               auc=.8, epochs=3,
+               train_seconds=1., device='cpu', commit='abc')
+    return pd.DataFrame([row | changes, row | {'part': 'validation'}])
+
+def measured(**changes):
+    row = dict(work='w', variant='v', value=2., unit='s', ratio=None, baseline=None, device='cpu', commit='abc')
+    return pd.DataFrame([row | changes, row | {'variant': 'u'}])
+
+def test_problems_sees_each_kind():
+    assert problems(good()) == problems(measured(), True) == []
+    for table, what in [(good().drop(columns='auc'), 'no column auc'), (good(part='validation'), 'row 1: there already'),
+                        (good(part='train'), 'row 0: part train'),
+                        (good(mae=1.), 'row 0: mae above rmse'), (good(commit=''), 'row 0: no commit'),
+                        (good(commit=None), 'row 0: no commit'),
+                        (good(commit='abc+changes'), 'row 0: measured on changed files'), (good(mae=None, auc=None), 'row 0: no score'),
+                        (good()[:0], 'no rows')]:
+        assert problems(table) == [what]
+    assert problems(good(part='validation', step=2)) == []
+    for table, what in [(measured().drop(columns='ratio'), 'no column ratio'), (measured(variant='u'), 'row 1: there already'),
+                        (measured(commit='abc+changes'), 'row 0: measured on changed files'), (measured(value=None), 'row 0: no value')]:
+        assert problems(table, True) == [what]
+
+@pytest.mark.parametrize('path', FILES, ids=lambda path: path.name)
+def test_result_file(path): assert problems(pd.read_csv(path), is_benchmark(path)) == []
+
+
+# --- What the start page shows
+
+def text(source): return source if isinstance(source, str) else ''.join(source or '')
+
+def shown(outputs):
+    "The Markdown of a cell's outputs, or else their text"
+    for output in outputs:
+        kinds = output.get('data', {})
+        yield text(kinds.get('text/markdown') or kinds.get('text/plain') or output.get('text')).strip()
+
+def tables(markdown): return re.findall(r'(?:^\|.*\|[ ]*$\n?)+', markdown, flags=re.M)
+
+def stored():
+    "The same, as saved in the notebook"
+    return [list(shown(cell.get('outputs', []))) for cell in json.loads(INDEX.read_text())['cells'] if cell['cell_type'] == 'code']
+
+@pytest.fixture(scope='module')
+def fresh():
+    "What the code cells of the start page show now"
+    if not FILES or not README.exists(): pytest.skip('no results/*.csv or no README.md yet')
+    shells = pytest.importorskip('execnb.shell')
+    from fastcore.xtras import working_directory
+    shell, found = shells.CaptureShell(INDEX, mpl_format='png'), []
+    with working_directory(INDEX.parent):
+        for cell in json.loads(INDEX.read_text())['cells']:
+            if cell['cell_type'] != 'code': continue
+            outputs = shell.run(text(cell['source']))
+            assert not shell.exc, f'a cell of index.ipynb failed: {shell.exc}'
+            found.append(list(shown(outputs)))
+    return found
+
+def not_in(wanted, page):
+    "Tables and figures of `wanted` that `page` does not show"
+    return [table for markdown in wanted for table in tables(markdown) if table.strip() not in page]
+
+def test_not_in_sees_another_figure():
+    table = '**a**\n\n| model | MAE |\n|---|---|\n| BST | 0.6812 |\n'
+    assert not_in([table], f'# page\n\n{table}\nmore') == []
+    assert len(not_in([table], table.replace('0.6812', '0.6811'))) == len(not_in([table], '')) == 1
+
+def test_stored_outputs_are_made_from_the_files(fresh):
+    assert fresh == stored(), 'run python tools/execute.py nbs/index.ipynb'
+
+def test_readme_shows_the_same(fresh):
+    page = README.read_text()
+    shown_tables = [table for outputs in fresh for markdown in outputs for table in tables(markdown)]
+    assert shown_tables, 'index.ipynb makes no table'
+    assert not_in([markdown for outputs in fresh for markdown in outputs], page) == [], 'run python tools/docs.py readme'
+
+def test_readme_has_no_table_of_its_own(fresh):
+    "Tables come from outputs, or stand as text in index.ipynb"
+    written = '\n'.join(text(cell['source']) for cell in json.loads(INDEX.read_text())['cells'] if cell['cell_type'] == 'markdown')
+    numbers = lambda table: re.findall(r'\d\.\d{3,}', table)
+    made = '\n'.join(markdown for outputs in fresh for markdown in outputs)
+    assert [table for table in tables(README.read_text()) if numbers(table) and table.strip() not in made] == []
+    assert not [table for table in tables(written) if numbers(table)], 'figures typed in by hand'
