@@ -35,7 +35,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchmetrics import MeanAbsoluteError
 
 from bst_nbdev.core import BSTError, DataError, atomic_path, check_writable, progress, seed_everything, show_progress, source_commit
-from bst_nbdev.data import data_folder, download, find_layout, load, load_prepared, movielens_name, open_files, read_movielens, sample_folder, save_prepared
+from bst_nbdev.data import (data_folder, download, find_layout, load, load_prepared, movielens_name, open_files, read_movielens,
+                            sample_folder, save_prepared)
 from bst_nbdev.evaluation import compare
 from bst_nbdev.model import PRESETS, make_loss, make_model
 from bst_nbdev.pipeline import Recipe, build
@@ -133,7 +134,8 @@ class ArrayDataset(Dataset):
 def loaders(windows, batch_size, shuffle):
     "The same windows in batches, by each variant"
     everything = windows[torch.arange(len(windows))]
-    one_by_one = lambda kind: DataLoader(kind(*everything), batch_size, shuffle, generator=torch.Generator())  # its own, to leave dropout's alone
+    own = lambda: torch.Generator()  # or the loader would draw from the one that dropout uses
+    one_by_one = lambda kind: DataLoader(kind(*everything), batch_size, shuffle, generator=own())
     return {FRAME: one_by_one(FrameDataset), ARRAYS: one_by_one(ArrayDataset), OURS: Batches(windows, batch_size, shuffle)}
 
 
@@ -183,16 +185,18 @@ def data_job(setting, data, length=4, step=2, batch_size=128):
     windows = Windows(data, window_targets(data.offsets, length, step), length)
     inputs, label = windows[torch.arange(len(windows))]
     full = ~inputs['padding_mask'].any(1)
-    must_equal('the batches', (data.items.decode(inputs['item'][full]), item), (inputs['rating'][full, :-1], rating[:, :-1]), (label[full], rating[:, -1]))
-    del user, item, rating, ours, windows, inputs, label
+    history, target = rating[:, :-1], rating[:, -1]
+    must_equal('the batches', (data.items.decode(inputs['item'][full]), item), (inputs['rating'][full, :-1], history),
+               (label[full], target))
+    del user, item, rating, history, target, ours, windows, inputs, label
 
     with tempfile.TemporaryDirectory() as folder:
         prepared = save_prepared(data, Path(folder)/'prepared')
+        to_windows = lambda: all_windows(setting.path, length, step)
         from_file = lambda: first_batch(load(setting.path), length, step, batch_size)
         from_prepared = lambda: first_batch(load_prepared(prepared), length, step, batch_size)
-        found = alternate({NAIVE: by_naive_route,
-                           OURS: lambda: (seconds(lambda: all_windows(setting.path, length, step), 3), seconds(from_file, 3), seconds(from_prepared, 3))},
-                          setting.repeat, 'data')
+        ours = lambda: [seconds(way, times=3) for way in (to_windows, from_file, from_prepared)]
+        found = alternate({NAIVE: by_naive_route, OURS: ours}, setting.repeat, 'data')
     columns = {variant: list(zip(*values)) for variant, values in found.items()}
     what = f'length {length}, step {step}'
     yield from table(f'file to all windows, {what}', 's', {NAIVE: columns[NAIVE][0], OURS: columns[OURS][0]}, [NAIVE])
@@ -226,7 +230,8 @@ def check_loaders(data, preset, length, batch_size, rows):
     _, loss = train_pass(data, preset, length, found[OURS])
     for name in FRAME, ARRAYS:
         for (ours, label), (theirs, their_label) in zip(found[OURS], found[name], strict=True):
-            must_equal(f'the batches of {OURS} and {name}', (list(ours), list(theirs)), (label, their_label), *((ours[k], theirs[k]) for k in ours))
+            inputs = [(list(ours), list(theirs)), *((ours[k], theirs[k]) for k in ours)]
+            must_equal(f'the batches of {OURS} and {name}', *inputs, (label, their_label))
         must_equal(f'the losses of {OURS} and {name}', (round(loss, 4), round(train_pass(data, preset, length, found[name])[1], 4)))
 
 def training_job(setting, data, preset, length, batch_size):
@@ -237,10 +242,12 @@ def training_job(setting, data, preset, length, batch_size):
     variants = loaders(windows, batch_size, shuffle=True)
     measure = lambda batches: lambda: (train_pass(data, preset, length, batches)[0], seconds(lambda: list(batches)))
     found = alternate({name: measure(batches) for name, batches in variants.items()}, setting.repeat, f'training {preset}')
-    what, rate = f'{preset}, length {length}, batch {batch_size}', lambda at: {v: [len(windows) / t[at] for t in ts] for v, ts in found.items()}
-    yield from table(f'training, {what}', 'examples/s', rate(0), [FRAME, ARRAYS])
-    yield from table(f'training, {what}: batches alone', 'examples/s', rate(1), [FRAME, ARRAYS])
-    yield from table(f'training, {what}: share of the data', '%', {v: [100 * alone / whole for whole, alone in ts] for v, ts in found.items()})
+    what = f'training, {preset}, length {length}, batch {batch_size}'
+    rate = lambda at: {name: [len(windows) / taken[at] for taken in rounds] for name, rounds in found.items()}
+    share = {name: [100 * alone / whole for whole, alone in rounds] for name, rounds in found.items()}
+    yield from table(what, 'examples/s', rate(0), [FRAME, ARRAYS])
+    yield from table(f'{what}: batches alone', 'examples/s', rate(1), [FRAME, ARRAYS])
+    yield from table(f'{what}: share of the data', '%', share)
 
 def evaluation_job(setting, data, preset, length, batch_size=1024):
     "Throughput of answering for a part"
@@ -249,14 +256,15 @@ def evaluation_job(setting, data, preset, length, batch_size=1024):
     windows = some_windows(data, rows, length, setting.windows)
     model = make_model(data, preset, sequence_length=length)
     variants = loaders(windows, batch_size, shuffle=False)
-    found = alternate({name: lambda batches=batches: len(windows) / seconds(lambda: predict(model, batches)) for name, batches in variants.items()},
-                      setting.repeat, f'evaluation {preset}')
+    measure = lambda batches: lambda: len(windows) / seconds(lambda: predict(model, batches))
+    found = alternate({name: measure(batches) for name, batches in variants.items()}, setting.repeat, f'evaluation {preset}')
     yield from table(f'evaluation, {preset}, length {length}, batch {batch_size}', 'examples/s', found, [FRAME, ARRAYS])
 
 def optimizer_job(setting, data, preset, length, kind, batch_size=128):
     "Throughput of training by how the optimizer walks through the parameters"
     windows = some_windows(data, make_split(data, 'random-windows', length).train, length, setting.windows)
-    ways = {'one parameter at a time': dict(foreach=False), 'many at a time (foreach)': dict(foreach=True), 'in one call (fused)': dict(fused=True)}
+    ways = {'one parameter at a time': dict(foreach=False), 'many at a time (foreach)': dict(foreach=True),
+            'in one call (fused)': dict(fused=True)}
     make = lambda way: lambda model: kind(model.parameters(), lr=.001, **way)
     measure = lambda way: lambda: len(windows) / train_pass(data, preset, length, Batches(windows, batch_size, shuffle=True), make(way))[0]
     found = alternate({name: measure(way) for name, way in ways.items()}, setting.repeat, f'optimizer {kind.__name__}')
@@ -314,7 +322,8 @@ def memory_job(setting, data):
 JOBS = {'data': data_job}
 JOBS |= {f'training, {preset}, length {length}, batch {size}': partial(training_job, preset=preset, length=length, batch_size=size)
          for preset, length in (('pytorch', 4), ('pytorch', 10), ('keras', 4)) for size in (128, 512)}
-JOBS |= {f'evaluation, {preset}, length {length}': partial(evaluation_job, preset=preset, length=length) for preset, length in (('pytorch', 10), ('keras', 4))}
+JOBS |= {f'evaluation, {preset}, length {length}': partial(evaluation_job, preset=preset, length=length)
+         for preset, length in (('pytorch', 10), ('keras', 4))}
 JOBS |= {f'optimizer, {kind.__name__}, {preset}': partial(optimizer_job, preset=preset, length=length, kind=kind)
          for preset, length, kind in (('pytorch', 10, torch.optim.AdamW), ('keras', 4, torch.optim.Adagrad))}
 JOBS |= {'memory': memory_job}
@@ -341,7 +350,7 @@ def main(arguments=None):
     parser.add_argument('--out', type=Path, help='the result file (default: results/benchmark.csv; with --quick, none)')
     parser.add_argument('--only', default='', help='only jobs whose name has this in it')
     parser.add_argument('--repeat', type=int, default=5, help='rounds (default: %(default)s)')
-    parser.add_argument('--windows', type=int, default=12_800, help='windows in a timed pass of training or evaluation (default: %(default)s)')
+    parser.add_argument('--windows', type=int, default=12_800, help='windows in a pass of training or evaluation (default: %(default)s)')
     parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='threads of torch (default: %(default)s, all cores)')
     parser.add_argument('--quick', action='store_true', help='one round of few windows, to try the command: its figures mean little')
     parser.add_argument('--list', action='store_true', help='name the jobs and stop')

@@ -127,11 +127,11 @@ def validation_metrics(
     if config.objective == 'click': return dict(auc=ClickAUC(config.threshold))
     return dict(mae=MeanAbsoluteError(), rmse=MeanSquaredError(squared=False))
 
-# %% ../nbs/09_pipeline.ipynb #1a59ff4a
+# %% ../nbs/09_pipeline.ipynb #88350a8a
 def _check_trainable(recipe, config, interactions, split):
     "What would only show after the first batch or epoch"
     if config.batch_norm and min(recipe.training().batch_size, len(split.train)) < 2:
-        raise ConfigError('batch norm cannot learn from one example at a time: give a batch size of 2 or more, and 2 training examples or more')
+        raise ConfigError('batch norm cannot learn from one example at a time: give a batch size, and training examples, of 2 or more')
     clicks = interactions.rating[split.validation] >= config.threshold
     if config.objective == 'click' and clicks.all() == clicks.any():
         raise ConfigError(f"{recipe.protocol} leaves only {'clicks' if clicks.all() else 'ratings below the threshold'} for validation, "
