@@ -205,7 +205,7 @@ def _set_training(self,
 
 BST.set_catalogue, BST.set_training = _set_catalogue, _set_training
 
-# %% ../nbs/06_model.ipynb #a9b38cee
+# %% ../nbs/06_model.ipynb #7059cfd7
 PRESETS = {
     'paper': dict(
         source='Chen et al. 2019, section 3.3, arxiv.org/abs/1905.06874',
@@ -226,7 +226,8 @@ PRESETS = {
     'pytorch': dict(
         source='Nelson Lin, github.com/Nelsonlin0321/ml-behavior-sequence-transformer-for-movie-recommendation',
         departures='Attention runs along the sequence (the original\'s ran across the batch). A rating of 1 keeps its film (the original '
-                   'scaled it to 0). Dropout sits where the paper puts it. The best epoch is chosen on validation, not on the test set. '
+                   'scaled it to 0). Dropout sits where the paper puts it, and on attention weights too. The best epoch is chosen on '
+                   'validation, not on the test set. '
                    'Four epochs of a one-cycle schedule with peak 0.002 (the original: ten with a constant 0.001).',
         model=dict(sequence_length=10, item_width=32, user_width=32, feature_width=32, binary_as_number=True, position='learned',
                    position_join='concat', rating='multiply', blocks=3, heads=8, hidden=256, crosses=True, mlp=(256, 64), dropout=.2,

@@ -23,10 +23,11 @@ from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 
 from .core import BSTError, CheckpointError, ConfigError, atomic_path, check_choice, file_digest, progress, seed_everything
 
-# %% ../nbs/07_training.ipynb #f8248df8
+# %% ../nbs/07_training.ipynb #34865415
 OPTIMIZERS = dict(adamw=lambda p, lr, decay: torch.optim.AdamW(p, lr=lr, weight_decay=decay, fused=True),
                   adam=lambda p, lr, decay: torch.optim.Adam(p, lr=lr, weight_decay=decay, fused=True),
-                  adagrad=lambda p, lr, decay: torch.optim.Adagrad(p, lr=lr, weight_decay=decay, initial_accumulator_value=.1))
+                  adagrad=lambda p, lr, decay: torch.optim.Adagrad(p, lr=lr, weight_decay=decay, initial_accumulator_value=.1,
+                                                                   fused=p[0].device.type == 'cpu'))
 SCHEDULES = ('constant', 'one-cycle')
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def score(
     "Values of all metrics over all examples at once"
     return {name: metric.to(predictions.device)(predictions, labels).item() for name, metric in metrics.items()}
 
-# %% ../nbs/07_training.ipynb #7d6676f3
+# %% ../nbs/07_training.ipynb #e4ccd2e3
 def train_epoch(
     model: nn.Module,  # In place
     batches,  # Yields (inputs, label)
@@ -109,6 +110,7 @@ def train_epoch(
 ) -> float:  # Mean loss over the examples
     "Train for one pass over the batches"
     model.train()
+    if not len(batches): raise BSTError('there is no training batch: give more ratings or another protocol')
     total, count = 0., 0
     for step, (inputs, label) in enumerate(batches):
         value = loss(model(**inputs), label)
