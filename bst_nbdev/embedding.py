@@ -6,9 +6,10 @@
 __all__ = ['GENRES', 'IdEmbedding', 'ItemEmbedding', 'year_periods', 'UserEmbedding', 'LearnedPosition', 'gap_bucket',
            'TimeGapPosition', 'MultiplyRating', 'EmbedRating']
 
-# %% ../nbs/03_embedding.ipynb #6a4094e4
+# %% ../nbs/03_embedding.ipynb #fc3fa5c3
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from .core import UNKNOWN, ConfigError, check_choice
 
@@ -136,7 +137,7 @@ class LearnedPosition(nn.Module):
                               'cut windows of that length')
         return self.place.expand(len(time_gap), -1, -1)
 
-# %% ../nbs/03_embedding.ipynb #4be3245f
+# %% ../nbs/03_embedding.ipynb #1b855312
 def gap_bucket(
     time_gap: torch.Tensor,  # Seconds from behaviour to target, 0 or more (any shape)
     buckets: int = 32,  # K
@@ -156,7 +157,7 @@ class TimeGapPosition(nn.Module):
     def forward(self,
         time_gap: torch.Tensor,  # Seconds from each behaviour to the target (B, L)
     ) -> torch.Tensor:  # (B, L, width)
-        return self.gap[gap_bucket(time_gap, len(self.gap))]
+        return F.embedding(gap_bucket(time_gap, len(self.gap)), self.gap)  # plain indexing adds up gradients in no fixed order
 
 # %% ../nbs/03_embedding.ipynb #9d9d3856
 class MultiplyRating(nn.Module):
