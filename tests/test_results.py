@@ -11,7 +11,7 @@ INDEX, README = ROOT/'nbs'/'index.ipynb', ROOT/'README.md'
 ACCURACY = ['dataset', 'protocol', 'model', 'sequence_length', 'seed', 'part', 'mae', 'mae_median', 'rmse', 'auc', 'epochs',
             'train_seconds', 'device', 'commit']
 BENCHMARK = ['work', 'variant', 'value', 'unit', 'ratio', 'baseline', 'device', 'commit']
-KEY = ['dataset', 'protocol', 'model', 'sequence_length', 'step', 'seed', 'part']
+KEY = ['dataset', 'protocol', 'model', 'sequence_length', 'step', 'seed', 'part', 'n_factors', 'n_epochs', 'lr_all', 'reg_all']
 FILES = sorted((ROOT/'results').glob('*.csv'))
 
 def is_benchmark(path): return path.name.startswith('benchmark')
@@ -24,7 +24,7 @@ def problems(table, benchmark=False):
     commit = table.commit.fillna('').astype(str)
     found += [f'row {row}: no commit' for row in table.index[commit.str.strip() == '']]
     found += [f'row {row}: measured on changed files' for row in table.index[commit.str.contains('+changes', regex=False)]]
-    key = ['work', 'variant', 'device'] if benchmark else [name for name in KEY if name in table]
+    key = ['work', 'variant', 'baseline', 'device'] if benchmark else [name for name in KEY if name in table]
     found += [f'row {row}: there already' for row in table.index[table.duplicated(key)]]
     if benchmark: return found + [f'row {row}: no value' for row in table.index[~(table['value'] > 0)]]
     found += [f'row {row}: part {table.part[row]}' for row in table.index[~table.part.isin(['validation', 'test'])]]
