@@ -5,15 +5,13 @@
 # %% auto #0
 __all__ = ['make_parser', 'run_command', 'bst_train', 'bst_evaluate', 'bst_prepare']
 
-# %% ../nbs/10_cli.ipynb #577f1e33
+# %% ../nbs/10_cli.ipynb #a90ee0b0
 import argparse
 import inspect
-import json
 import sys
 import warnings
 from pathlib import Path
 
-import pandas as pd
 from fastcore.docments import docments
 
 from . import __version__

@@ -7,7 +7,7 @@ __all__ = ['UNKNOWN', 'logger', 'BSTError', 'DataError', 'DownloadError', 'Confi
            'check_choice', 'require_extra', 'seed_everything', 'show_progress', 'progress', 'atomic_path',
            'check_writable', 'file_digest', 'library_versions', 'source_commit']
 
-# %% ../nbs/00_core.ipynb #21a65085
+# %% ../nbs/00_core.ipynb #6fada21d
 import hashlib
 import importlib
 import logging
@@ -20,7 +20,6 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import numpy as np
 from tqdm.auto import tqdm
 
 # %% ../nbs/00_core.ipynb #9c6cfb9c

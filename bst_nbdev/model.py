@@ -5,10 +5,9 @@
 # %% auto #0
 __all__ = ['PRESETS', 'BSTConfig', 'BST', 'make_config', 'make_model', 'make_loss']
 
-# %% ../nbs/06_model.ipynb #8cbb9ea7
-import json
+# %% ../nbs/06_model.ipynb #b09d1dbe
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 import pandas as pd

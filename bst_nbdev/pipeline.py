@@ -6,12 +6,12 @@
 __all__ = ['choose_device', 'Recipe', 'Run', 'ClickAUC', 'validation_metrics', 'build', 'train', 'record', 'free_folder',
            'check_out', 'save_run', 'load_model', 'load_run', 'evaluate']
 
-# %% ../nbs/09_pipeline.ipynb #4d0ef5c5
+# %% ../nbs/09_pipeline.ipynb #028e80d7
 import json
 import os
 import re
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 

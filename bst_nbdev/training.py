@@ -6,7 +6,7 @@
 __all__ = ['OPTIMIZERS', 'SCHEDULES', 'CHECKPOINT_VERSION', 'TrainingConfig', 'make_optimizer', 'make_schedule', 'predict',
            'score', 'train_epoch', 'BestWeights', 'fit', 'plot_history', 'save_checkpoint', 'load_checkpoint']
 
-# %% ../nbs/07_training.ipynb #efd84406
+# %% ../nbs/07_training.ipynb #1b96b8d8
 import json
 import time
 from dataclasses import asdict, dataclass
@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 
-from .core import BSTError, CheckpointError, ConfigError, atomic_path, check_choice, file_digest, progress, seed_everything
+from .core import BSTError, CheckpointError, ConfigError, atomic_path, check_choice, file_digest, progress
 
 # %% ../nbs/07_training.ipynb #34865415
 OPTIMIZERS = dict(adamw=lambda p, lr, decay: torch.optim.AdamW(p, lr=lr, weight_decay=decay, fused=True),

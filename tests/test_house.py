@@ -84,6 +84,22 @@ def test_no_star_imports(path):
     report([f'{path.name}:{node.lineno} from {node.module} import *' for node in ast.walk(ast.parse(path.read_text()))
             if isinstance(node, ast.ImportFrom) and any(alias.name == '*' for alias in node.names)])
 
+def unused_imports(code):
+    "Names that a module imports and never uses"
+    tree = ast.parse(code)
+    nodes = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    imported = {(alias.asname or alias.name).split('.')[0]: node.lineno for node in nodes for alias in node.names}
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    return [(line, name) for name, line in imported.items() if name not in used]
+
+def test_unused_imports_sees_them():
+    assert unused_imports('import os\nimport a.b\nfrom c import d as e, f\nprint(os.sep, f)') == [(2, 'a'), (3, 'e')]
+
+@each_module
+def test_imports_are_used(path):
+    report([f'{path.name}:{line} imports {name} for nothing: import it in the cell of tests that needs it'
+            for line, name in unused_imports(path.read_text())])
+
 def test_contributing_draws_the_same_map():
     drawn = [re.findall(r'`(\w+)`', line) for line in (ROOT/'CONTRIBUTING.md').read_text().splitlines() if line.count('→') > 5]
     assert drawn == [ORDER]
@@ -223,7 +239,8 @@ def test_no_errors_in_outputs(path):
             elif 'Traceback (most recent call last)' in text(output.get('text')): problems.append(f'{path.name} cell {number}: a traceback')
     report(problems)
 
-MACHINE_PATH = re.compile(r'(?<![\w.])(?:/work/|/tmp/|/home/\w|/root/|/Users/\w|/opt/|/mnt/|/content/|[A-Z]:\\{1,2}Users)|site-packages/')
+HERE = '|'.join(re.escape(f'{folder}/') for folder in (ROOT.parent, Path.home()) if len(str(folder)) > 1)
+MACHINE_PATH = re.compile(rf'(?<![\w.])(?:{HERE}|/tmp/|/home/\w|/Users/\w|/opt/|/mnt/|/content/|[A-Z]:\\{{1,2}}Users)|site-packages/')
 
 @each_notebook
 def test_no_machine_paths(path):
