@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['UNKNOWN', 'logger', 'BSTError', 'DataError', 'DownloadError', 'ConfigError', 'CheckpointError', 'MissingExtraError',
-           'check_choice', 'require_extra', 'seed_everything', 'show_progress', 'progress', 'atomic_path',
-           'check_writable', 'file_digest', 'library_versions', 'source_commit']
+           'check_choice', 'check_at_least', 'require_extra', 'check_seed', 'seed_everything', 'show_progress',
+           'progress', 'atomic_path', 'check_writable', 'file_digest', 'library_versions', 'source_commit']
 
 # %% ../nbs/00_core.ipynb #6fada21d
 import hashlib
@@ -55,6 +55,16 @@ def check_choice(
     if value in choices: return value
     raise ConfigError(f"unknown {name} {value!r}: choose one of {', '.join(map(str, choices))}")
 
+# %% ../nbs/00_core.ipynb #f664b3f9
+def check_at_least(
+    name: str,  # What the number is, for the message ("batch size")
+    value: int,  # The number given
+    least: int = 1,  # The smallest that makes sense
+) -> int:  # `value`, if it is large enough
+    "Return `value`, or raise a `ConfigError` that says what to give"
+    if value < least: raise ConfigError(f"{name} is {value}: give {least} or more")
+    return value
+
 # %% ../nbs/00_core.ipynb #8f882710
 def require_extra(
     module: str,  # The module to import, such as "surprise"
@@ -65,14 +75,20 @@ def require_extra(
     except ImportError as error:
         raise MissingExtraError(f'{module} is not installed: pip install "bst_nbdev[{extra}]"') from error
 
-# %% ../nbs/00_core.ipynb #01f3f62c
+# %% ../nbs/00_core.ipynb #11170a43
+def check_seed(
+    seed: int,  # Any integer from 0 to 2**32 - 1, which is what NumPy takes
+) -> int:  # The seed
+    "Return `seed`, or raise a `ConfigError` if it is out of range"
+    if not 0 <= seed < 2**32: raise ConfigError(f"seed {seed} is out of range: give an integer from 0 to {2**32 - 1}")
+    return seed
+
 def seed_everything(
     seed: int,  # Any integer from 0 to 2**32 - 1
 ) -> int:  # The seed, to be recorded
     "Seed Python, NumPy and PyTorch (every device), so that the same seed gives the same numbers on the same machine"
-    if not 0 <= seed < 2**32: raise ConfigError(f"seed {seed} is out of range: give an integer from 0 to {2**32 - 1}")
     from accelerate.utils import set_seed
-    set_seed(seed)
+    set_seed(check_seed(seed))
     return seed
 
 # %% ../nbs/00_core.ipynb #042dd650

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PRESETS', 'BSTConfig', 'BST', 'make_config', 'make_model', 'make_loss']
 
-# %% ../nbs/06_model.ipynb #b09d1dbe
+# %% ../nbs/06_model.ipynb #ef893552
 import math
 from dataclasses import asdict, dataclass, fields
 
@@ -15,11 +15,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .core import ConfigError, check_choice
+from .core import ConfigError, check_at_least, check_choice
 from .data import Interactions
 from .embedding import (EmbedRating, IdEmbedding, ItemEmbedding, LearnedPosition, MultiplyRating, TimeGapPosition,
                                  UserEmbedding, year_periods)
 from .mlp import MLP
+from .sequences import check_sequence_length
 from .transformer import Encoder
 
 # %% ../nbs/06_model.ipynb #b3a7829d
@@ -62,16 +63,14 @@ class BSTConfig:
 
     def __post_init__(self): _check_config(self)
 
-# %% ../nbs/06_model.ipynb #f9474f4d
+# %% ../nbs/06_model.ipynb #b9a6544e
 _CHOICES = dict(position=('learned', 'time-gap', 'none'), position_join=('add', 'concat'), rating=('embed', 'multiply', 'none'),
                 pooling=('flatten', 'target'), output=('linear', 'sigmoid'), objective=('rating', 'click'), loss=('l1', 'mse'))
 
 def _check_config(self):
     for name, choices in _CHOICES.items(): check_choice(name, getattr(self, name), choices)
-    if self.sequence_length < 2:
-        raise ConfigError(f"sequence length {self.sequence_length} leaves no history: give 2 or more (history plus target)")
-    for name in 'users', 'items', 'item_width', 'heads':
-        if getattr(self, name) < 1: raise ConfigError(f"{name} is {getattr(self, name)}: give 1 or more")
+    check_sequence_length(self.sequence_length)
+    for name in 'users', 'items', 'item_width', 'heads': check_at_least(name, getattr(self, name))
     if len(self.rating_values) < 2:
         raise ConfigError(f"the rating scale is {self.rating_values}: it needs two values or more, else there is nothing to learn")
     if not math.isfinite(self.threshold): raise ConfigError(f"threshold is {self.threshold}: give a number")

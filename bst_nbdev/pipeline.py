@@ -6,7 +6,7 @@
 __all__ = ['choose_device', 'Recipe', 'Run', 'ClickAUC', 'validation_metrics', 'build', 'train', 'record', 'free_folder',
            'check_out', 'save_run', 'load_model', 'load_run', 'evaluate']
 
-# %% ../nbs/09_pipeline.ipynb #028e80d7
+# %% ../nbs/09_pipeline.ipynb #2e47616b
 import json
 import os
 import re
@@ -22,12 +22,12 @@ import torch
 from accelerate import Accelerator
 from torchmetrics import MeanAbsoluteError, MeanSquaredError
 
-from .core import (BSTError, CheckpointError, ConfigError, DataError, check_choice, check_writable, library_versions,
-                            seed_everything, source_commit)
+from .core import (BSTError, CheckpointError, ConfigError, DataError, check_at_least, check_choice, check_seed, check_writable,
+                            library_versions, seed_everything, source_commit)
 from .data import Interactions, load, load_vocabularies, save_vocabularies
 from .evaluation import METRICS, click_scores, compare
 from .model import BST, BSTConfig, PRESETS, make_loss, make_model
-from .sequences import PROTOCOLS, Split, make_batches, make_split, seen_rows
+from .sequences import PROTOCOLS, Split, check_sequence_length, make_batches, make_split, seen_rows
 from .training import TrainingConfig, fit, load_checkpoint, plot_history, save_checkpoint
 
 # %% ../nbs/09_pipeline.ipynb #b8559bda
@@ -42,7 +42,7 @@ def choose_device(
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device {name!r} cannot be used here: choose cpu or auto") from error
 
-# %% ../nbs/09_pipeline.ipynb #d0827c81
+# %% ../nbs/09_pipeline.ipynb #9a994ae6
 @dataclass(frozen=True)
 class Recipe:
     "Everything that decides the result of a run; None takes the preset's value"
@@ -61,10 +61,8 @@ class Recipe:
         check_choice('preset', self.preset, PRESETS)
         check_choice('protocol', self.protocol, PROTOCOLS)
         self.model_settings(), self.training()
-        if self.step < 1: raise ConfigError(f"step is {self.step}: give 1 or more")
-        if not 0 <= self.seed < 2**32: raise ConfigError(f"seed {self.seed} is out of range: give an integer from 0 to {2**32 - 1}")
-        if self.sequence_length is not None and self.sequence_length < 2:
-            raise ConfigError(f"sequence length {self.sequence_length} leaves no history: give 2 or more (history plus target)")
+        check_at_least('step', self.step), check_seed(self.seed)
+        if self.sequence_length is not None: check_sequence_length(self.sequence_length)
 
     def model_settings(self) -> dict:
         "Settings of `BSTConfig` that differ from the preset"

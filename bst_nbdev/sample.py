@@ -6,12 +6,12 @@
 __all__ = ['GENRES', 'MOODS', 'AGES', 'SAMPLE_FILES', 'SAMPLE_SEED', 'bell', 'pick', 'film_genres', 'suits_mood', 'film_titles',
            'sittings', 'watch', 'rate', 'popularity', 'simulate', 'sample_texts', 'make_sample']
 
-# %% ../nbs/00a_sample.ipynb #52dd1306
+# %% ../nbs/00a_sample.ipynb #c825ee53
 from pathlib import Path
 
 import numpy as np
 
-from .core import ConfigError, atomic_path
+from .core import ConfigError, atomic_path, check_seed
 
 # %% ../nbs/00a_sample.ipynb #184edcc9
 GENRES = ('Action', 'Adventure', 'Animation', "Children's", 'Comedy', 'Crime', 'Documentary', 'Drama', 'Fantasy', 'Film-Noir',
@@ -145,14 +145,14 @@ def popularity(
     rank = np.argsort(np.argsort(-(c + 0.4 * bell(random, len(c))), kind='stable'), kind='stable')
     return np.where(rank < len(c) - 6, 6000 // (rank + 20), 0)
 
-# %% ../nbs/00a_sample.ipynb #e7938f99
+# %% ../nbs/00a_sample.ipynb #babde72d
 def simulate(
     seed: int = SAMPLE_SEED,  # Any integer from 0 to 2**32 - 1
     n_users: int = 380,  # U
     n_movies: int = 300,  # M, from 150 to 400
 ) -> tuple[dict, np.ndarray]:  # Arrays user, movie, rating, timestamp, mood (R,) in order of rating; genres (M, 18)
     "Draw all ratings of all users; users and films are numbered from 0"
-    if not 0 <= seed < 2**32: raise ConfigError(f'seed {seed} is out of range: give an integer from 0 to {2**32 - 1}')
+    check_seed(seed)
     if n_users < 1 or not 150 <= n_movies <= 400:
         raise ConfigError(f'{n_users} users and {n_movies} films: give at least 1 user and from 150 to 400 films')
     random = np.random.RandomState(seed)

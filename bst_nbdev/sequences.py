@@ -6,17 +6,17 @@
 __all__ = ['PROTOCOLS', 'window_targets', 'check_sequence_length', 'Split', 'make_split', 'plot_split', 'RatingTensors',
            'Windows', 'seen_rows', 'Batches', 'make_batches']
 
-# %% ../nbs/02_sequences.ipynb #5ca94b03
+# %% ../nbs/02_sequences.ipynb #31b9b271
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from .core import ConfigError, check_choice
+from .core import ConfigError, check_at_least, check_choice
 from .data import Interactions
 
-# %% ../nbs/02_sequences.ipynb #ce775cf0
+# %% ../nbs/02_sequences.ipynb #36d57445
 def window_targets(
     offsets: np.ndarray,  # Start of each user's ratings, and the end of the last (int64, [users + 1])
     sequence_length: int,  # L: history plus target
@@ -24,7 +24,7 @@ def window_targets(
 ) -> np.ndarray:  # Row numbers of the targets, ascending, each once (int64)
     "Targets of all windows of `sequence_length`, `step` apart; a user with fewer ratings gets one (padded) window"
     check_sequence_length(sequence_length)
-    if step < 1: raise ConfigError(f"step is {step}: give 1 or more")
+    check_at_least('step', step)
     n = np.diff(offsets)
     length = np.repeat(n, n)
     place = np.arange(offsets[-1]) - np.repeat(offsets[:-1], n)
@@ -204,7 +204,7 @@ def seen_rows(
         seen.append(known)
     return tuple(seen)
 
-# %% ../nbs/02_sequences.ipynb #aecdfa95
+# %% ../nbs/02_sequences.ipynb #0ba0e814
 class Batches:
     "Iterate over `windows` in batches of (inputs, label); a new order for every epoch if `shuffle`"
     def __init__(self,
@@ -213,8 +213,8 @@ class Batches:
         shuffle: bool = False,  # A new order at each pass (training), or the given one (evaluation)
         seed: int = 0,  # For the order
     ):
-        if batch_size < 1: raise ConfigError(f"batch size is {batch_size}: give 1 or more")
-        self.windows, self.batch_size, self.shuffle, self.seed, self.epoch = windows, batch_size, shuffle, seed, 0
+        self.windows, self.batch_size = windows, check_at_least('batch size', batch_size)
+        self.shuffle, self.seed, self.epoch = shuffle, seed, 0
 
     def __len__(self): return len(self._sizes())
 

@@ -6,7 +6,7 @@
 __all__ = ['OPTIMIZERS', 'SCHEDULES', 'CHECKPOINT_VERSION', 'TrainingConfig', 'make_optimizer', 'make_schedule', 'predict',
            'score', 'train_epoch', 'BestWeights', 'fit', 'plot_history', 'save_checkpoint', 'load_checkpoint']
 
-# %% ../nbs/07_training.ipynb #1b96b8d8
+# %% ../nbs/07_training.ipynb #14cf5970
 import json
 import time
 from dataclasses import asdict, dataclass
@@ -21,9 +21,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 
-from .core import BSTError, CheckpointError, ConfigError, atomic_path, check_choice, file_digest, progress
+from .core import BSTError, CheckpointError, ConfigError, atomic_path, check_at_least, check_choice, file_digest, progress
 
-# %% ../nbs/07_training.ipynb #34865415
+# %% ../nbs/07_training.ipynb #860ee91f
 OPTIMIZERS = dict(adamw=lambda p, lr, decay: torch.optim.AdamW(p, lr=lr, weight_decay=decay, fused=True),
                   adam=lambda p, lr, decay: torch.optim.Adam(p, lr=lr, weight_decay=decay, fused=True),
                   adagrad=lambda p, lr, decay: torch.optim.Adagrad(p, lr=lr, weight_decay=decay, initial_accumulator_value=.1,
@@ -46,8 +46,7 @@ class TrainingConfig:
     def __post_init__(self):
         check_choice('optimizer', self.optimizer, OPTIMIZERS)
         check_choice('schedule', self.schedule, SCHEDULES)
-        for name in 'epochs', 'batch_size', 'patience':
-            if getattr(self, name) < 1: raise ConfigError(f"{name} is {getattr(self, name)}: give 1 or more")
+        for name in 'epochs', 'batch_size', 'patience': check_at_least(name, getattr(self, name))
         if not 0 < self.learning_rate < float('inf'): raise ConfigError(f"learning_rate is {self.learning_rate}: give a number above 0")
 
     def to_dict(self) -> dict:

@@ -3,6 +3,7 @@
 What a single function does is tested in its notebook, right below it. Each failure here names the file and, for a notebook, the cell.
 """
 import ast
+import configparser
 import contextlib
 import io
 import json
@@ -324,3 +325,16 @@ def test_licence_and_notes_are_there():
     for name in ['LICENSE', 'README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'data/sample/README']:
         assert (ROOT/name).is_file(), f'{name} is missing'
     assert 'Apache License' in (ROOT/'LICENSE').read_text() and 'SYNTHETIC' in (ROOT/'data/sample/README').read_text()
+
+def test_links_to_the_repository_follow_settings():
+    "`user` and `repo` in settings.ini decide; pages written by hand must agree with them"
+    settings = configparser.ConfigParser(delimiters=['='])
+    settings.read(ROOT/'settings.ini')
+    user, repo = settings['DEFAULT']['user'], settings['DEFAULT']['repo']
+    problems = []
+    for path in [*ROOT.glob('*.md'), ROOT/'data'/'README.md', ROOT/'benchmarks'/'README.md', *NOTEBOOKS]:
+        for found in re.findall(r'github\.com/([\w.-]+)/([\w.-]+)|([\w-]+)\.github\.io/([\w.-]+)', path.read_text()):
+            owner, name = (found[0] or found[2]), (found[1] or found[3])
+            ours = repo in name or owner == user
+            if ours and (owner, name) != (user, repo): problems.append(f'{path.relative_to(ROOT)}: {owner}/{name} instead of {user}/{repo}')
+    report(problems)
