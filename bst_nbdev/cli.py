@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['make_parser', 'run_command', 'bst_train', 'bst_evaluate', 'bst_prepare']
 
-# %% ../nbs/10_cli.ipynb #a90ee0b0
+# %% ../nbs/10_cli.ipynb #47008112
 import argparse
 import inspect
 import sys
@@ -17,7 +17,7 @@ from fastcore.docments import docments
 from . import __version__
 from .core import BSTError, atomic_path
 from .data import load, save_prepared
-from .model import PRESETS
+from .presets import PRESETS
 from .pipeline import Recipe, check_out, choose_device, evaluate, load_run, save_run, train
 from .sequences import PROTOCOLS
 
@@ -62,10 +62,10 @@ def run_command(
     print(f'{name}: {message}', file=sys.stderr)
     return code
 
-# %% ../nbs/10_cli.ipynb #00b8b2b8
+# %% ../nbs/10_cli.ipynb #9b2845c7
 def _show(table):
     "Print scores as a table, one line for each method"
-    wide = table.pivot(index='model', columns='part', values=['mae', 'rmse', 'auc']).reindex(table.model.unique())
+    wide = table.pivot(index='model', columns='part', values=['mae', 'mae_median', 'rmse', 'auc']).reindex(table.model.unique())
     wide = wide.dropna(axis=1, how='all')
     wide.columns = [f'{part} {metric}' for metric, part in wide.columns]
     wide = wide[sorted(wide, key=lambda c: c.split()[0] == 'test')]
@@ -76,18 +76,21 @@ def _train(
     data: str = 'sample',  # 'sample', a MovieLens name (ml-1m, …; downloaded if need be), a .zip, a folder, or what bst_prepare wrote
     preset: str = 'default',  # Which model
     protocol: str = 'temporal',  # How to split
-    sequence_length: int | None = None,  # History plus target; the preset's if not given
+    sequence_length: int | None = None,  # History plus target. For default: just where the windows of random-windows end
     step: int = 1,  # From window to window, for random-windows
     epochs: int | None = None,  # At most; the preset's if not given
     batch_size: int | None = None,  # Examples in a batch; the preset's if not given
     learning_rate: float | None = None,  # The preset's if not given
     objective: str | None = None,  # rating or click; the preset's if not given
+    history: int | None = None,  # For default: ratings that each target sees at least
+    context: str | None = None,  # For default: past, or both to fill in by random-ratings
     seed: int = 0,  # Same seed, same numbers
     device: str = 'auto',  # auto, cpu, cuda, …
     out: str | None = None,  # The run's folder; runs/<name> if not given
 ):
     "Train a Behavior Sequence Transformer, evaluate it beside baselines, and save it"
-    recipe = Recipe(data, preset, protocol, sequence_length, step, epochs, batch_size, learning_rate, objective, seed)
+    recipe = Recipe(data, preset, protocol, sequence_length, step, epochs, batch_size, learning_rate, objective, history,
+                    context=context, seed=seed)
     check_out(out)
     choose_device(device)
     interactions = load(data)
@@ -108,12 +111,12 @@ def bst_train(
     warnings.filterwarnings('ignore', category=UserWarning, module='accelerate')
     return run_command(_train, 'bst_train', argv, _TRAIN_CHOICES)
 
-# %% ../nbs/10_cli.ipynb #13835269
+# %% ../nbs/10_cli.ipynb #b9296df8
 def _evaluate(
     run: str,  # A run's folder
     data: str | None = None,  # Where the run's data are now; where they were if not given
     baselines: str = 'global mean,user + item bias',  # With the extra "bench" also SVD and SVD++; separated by commas
-    batch_size: int = 1024,  # Examples in a batch
+    batch_size: int | None = None,  # Labels in a batch; what suits the model if not given
     device: str = 'auto',  # auto, cpu, cuda, …
     out: str | None = None,  # Also write the table to this CSV file
 ):

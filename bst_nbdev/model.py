@@ -23,7 +23,7 @@ from .mlp import MLP
 from .sequences import check_sequence_length
 from .transformer import Encoder
 
-# %% ../nbs/06_model.ipynb #b3a7829d
+# %% ../nbs/06_model.ipynb #3698cad8
 @dataclass(frozen=True)
 class BSTConfig:
     "What shapes a Behavior Sequence Transformer; sizes of tables count row 0"
@@ -60,12 +60,14 @@ class BSTConfig:
     objective: str = 'rating'  # 'rating' or 'click'
     loss: str = 'l1'  # For ratings: 'l1' or 'mse'
     threshold: float = 4.  # For clicks: a rating of at least this is a click
+    kind: str = 'joint'  # Says which model this configures: history and target in one sequence
 
     def __post_init__(self): _check_config(self)
 
-# %% ../nbs/06_model.ipynb #b9a6544e
+# %% ../nbs/06_model.ipynb #6660a9f4
 _CHOICES = dict(position=('learned', 'time-gap', 'none'), position_join=('add', 'concat'), rating=('embed', 'multiply', 'none'),
-                pooling=('flatten', 'target'), output=('linear', 'sigmoid'), objective=('rating', 'click'), loss=('l1', 'mse'))
+                pooling=('flatten', 'target'), output=('linear', 'sigmoid'), objective=('rating', 'click'), loss=('l1', 'mse'),
+                kind=('joint',))
 
 def _check_config(self):
     for name, choices in _CHOICES.items(): check_choice(name, getattr(self, name), choices)
@@ -177,7 +179,7 @@ def _to_scale(self, y):
 
 BST.to_scale = _to_scale
 
-# %% ../nbs/06_model.ipynb #5adfafcc
+# %% ../nbs/06_model.ipynb #3e5a4e14
 def _set_catalogue(self,
     genres,  # Flags (M, G)
     year,  # Release years (M), 0 where unknown
@@ -190,20 +192,20 @@ def _set_catalogue(self,
 def _set_training(self,
     users,  # Which user rows training shows (bool, U)
     items,  # Which item rows training shows (bool, M)
-    mean: float,  # Mean label of the training part: rating, or share of clicks
+    labels: torch.Tensor,  # Ratings of the training part (N,)
 ) -> 'BST':
-    "Treat ids that training never shows as unknown, and start from the mean"
+    "Treat ids that training never shows as unknown, and start from the mean rating, or from the share of clicks"
     for table, known in (self.user.id, users), (self.user_bias, users), (self.item.id, items), (self.item_bias, items):
         if table is not None: table.known.copy_(torch.as_tensor(known))
-    low, high = (0., 1.) if self.config.objective == 'click' else (self.config.rating_values[0], self.config.rating_values[-1])
-    share = torch.tensor((mean - low) / (high - low)).clamp(.01, .99)
-    logit = self.config.objective == 'click' or self.config.output == 'sigmoid'
-    nn.init.constant_(self.mlp[-1].bias, torch.logit(share).item() if logit else mean)
+    click, (low, *_, high) = self.config.objective == 'click', self.config.rating_values
+    share = (labels >= self.config.threshold).float().mean() if click else (labels.mean() - low) / (high - low)
+    logit = click or self.config.output == 'sigmoid'
+    nn.init.constant_(self.mlp[-1].bias, torch.logit(share.clamp(.01, .99)).item() if logit else labels.mean().item())
     return self
 
 BST.set_catalogue, BST.set_training = _set_catalogue, _set_training
 
-# %% ../nbs/06_model.ipynb #7059cfd7
+# %% ../nbs/06_model.ipynb #5f06fe52
 PRESETS = {
     'paper': dict(
         source='Chen et al. 2019, section 3.3, arxiv.org/abs/1905.06874',
@@ -231,19 +233,19 @@ PRESETS = {
                    position_join='concat', rating='multiply', blocks=3, heads=8, hidden=256, crosses=True, mlp=(256, 64), dropout=.2,
                    output='sigmoid'),
         training=dict(epochs=4, batch_size=128, optimizer='adamw', learning_rate=.002, schedule='one-cycle')),
-    'default': dict(
-        source='this project: small, quick, with what paid on validation',
-        departures='Not a published model.',
+    'joint': dict(
+        source='this project: the paper\'s structure, small and quick, with what paid on validation',
+        departures='Not a published model: the default of this project until it read histories in streams.',
         model=dict(sequence_length=16, item_width=32, user_width=32, feature_width=8, genres='mean', years=True, position='time-gap',
                    rating='embed', blocks=1, heads=4, hidden=64, activation='gelu', norm='pre', pooling='target', biases=True,
                    mlp=(64,), dropout=.1, unknown_rate=.01, loss='mse'),
         training=dict(epochs=8, batch_size=128, optimizer='adamw', learning_rate=.003, schedule='one-cycle', weight_decay=.05)),
 }
 
-# %% ../nbs/06_model.ipynb #678921cf
+# %% ../nbs/06_model.ipynb #c98d84ab
 def make_config(
     interactions: Interactions,  # The data, for its sizes
-    preset: str = 'default',  # One of `PRESETS`
+    preset: str = 'joint',  # One of `PRESETS`
     **overrides,  # Settings of `BSTConfig` to use instead of the preset's
 ) -> BSTConfig:  # Ready for `BST`
     "Configuration of a preset for given data"
@@ -261,10 +263,10 @@ def make_config(
                  rating_values=tuple(map(float, interactions.rating_values)), num_periods=periods if years and periods > 1 else 0)
     return BSTConfig.from_dict({**sizes, **choices})
 
-# %% ../nbs/06_model.ipynb #da4f686a
+# %% ../nbs/06_model.ipynb #595c370e
 def make_model(
     interactions: Interactions,  # The data, for its sizes and its catalogue
-    preset: str = 'default',  # One of `PRESETS`
+    preset: str = 'joint',  # One of `PRESETS`
     **overrides,  # Settings of `BSTConfig` to use instead of the preset's
 ) -> BST:  # With the catalogue filled in
     "A model for given data by the name of a preset"

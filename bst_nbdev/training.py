@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'SCHEDULES', 'CHECKPOINT_VERSION', 'TrainingConfig', 'make_optimizer', 'make_schedule', 'predict',
-           'score', 'train_epoch', 'BestWeights', 'fit', 'plot_history', 'save_checkpoint', 'load_checkpoint']
+           'score', 'train_epoch', 'average_weights', 'BestWeights', 'fit', 'plot_history', 'save_checkpoint',
+           'load_checkpoint']
 
-# %% ../nbs/07_training.ipynb #14cf5970
+# %% ../nbs/07_training.ipynb #440e22af
 import json
 import time
 from dataclasses import asdict, dataclass
@@ -20,14 +21,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
+from torch.optim.swa_utils import AveragedModel
 
 from .core import BSTError, CheckpointError, ConfigError, atomic_path, check_at_least, check_choice, file_digest, progress
 
-# %% ../nbs/07_training.ipynb #860ee91f
-OPTIMIZERS = dict(adamw=lambda p, lr, decay: torch.optim.AdamW(p, lr=lr, weight_decay=decay, fused=True),
-                  adam=lambda p, lr, decay: torch.optim.Adam(p, lr=lr, weight_decay=decay, fused=True),
-                  adagrad=lambda p, lr, decay: torch.optim.Adagrad(p, lr=lr, weight_decay=decay, initial_accumulator_value=.1,
-                                                                   fused=p[0].device.type == 'cpu'))
+# %% ../nbs/07_training.ipynb #13445ebf
+OPTIMIZERS = dict(adamw=lambda groups, rate, cpu: torch.optim.AdamW(groups, lr=rate, fused=True),
+                  adam=lambda groups, rate, cpu: torch.optim.Adam(groups, lr=rate, fused=True),
+                  adagrad=lambda groups, rate, cpu: torch.optim.Adagrad(groups, lr=rate, initial_accumulator_value=.1, fused=cpu))
 SCHEDULES = ('constant', 'one-cycle')
 
 @dataclass(frozen=True)
@@ -37,7 +38,9 @@ class TrainingConfig:
     batch_size: int = 128  # Examples in a training batch
     optimizer: str = 'adamw'  # One of `OPTIMIZERS`
     learning_rate: float = .001  # Of the optimizer; the peak for 'one-cycle'
-    weight_decay: float = .01  # Of the optimizer
+    weight_decay: float = .01  # Of 'adamw'
+    embedding_decay: float | None = None  # Weight decay of embedding tables; None for that of all
+    averaging: float = 0.  # Share of the run's steps over which weights are averaged, exponentially; 0 for no averaging
     schedule: str = 'constant'  # 'constant' or 'one-cycle'
     patience: int = 3  # Stop after this many epochs without a better validation metric
     clip: float = 1.  # Largest norm of the gradient; 0 for no limit
@@ -47,20 +50,25 @@ class TrainingConfig:
         check_choice('optimizer', self.optimizer, OPTIMIZERS)
         check_choice('schedule', self.schedule, SCHEDULES)
         for name in 'epochs', 'batch_size', 'patience': check_at_least(name, getattr(self, name))
+        if not 0 <= self.averaging <= 1: raise ConfigError(f"averaging {self.averaging} is no share: give 0 (none) to 1")
         if not 0 < self.learning_rate < float('inf'): raise ConfigError(f"learning_rate is {self.learning_rate}: give a number above 0")
 
     def to_dict(self) -> dict:
         "Plain values, ready for JSON"
         return asdict(self)
 
-# %% ../nbs/07_training.ipynb #0deaa831
+# %% ../nbs/07_training.ipynb #1097bad3
 def make_optimizer(
     model: nn.Module,  # Whose parameters to train
     config: TrainingConfig,  # For optimizer, learning rate and decay
 ) -> torch.optim.Optimizer:  # Over all parameters that are learnt
     "The optimizer that a configuration names"
+    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     learnt = [p for p in model.parameters() if p.requires_grad]
-    return OPTIMIZERS[config.optimizer](learnt, config.learning_rate, config.weight_decay if config.optimizer == 'adamw' else 0.)
+    own = config.weight_decay if config.embedding_decay is None else config.embedding_decay
+    groups = [dict(params=[p for p in learnt if (id(p) in tables) == is_table], weight_decay=decay if config.optimizer == 'adamw' else 0.)
+              for is_table, decay in ((False, config.weight_decay), (True, own))]
+    return OPTIMIZERS[config.optimizer]([g for g in groups if g['params']], config.learning_rate, learnt[0].device.type == 'cpu')
 
 def make_schedule(
     optimizer: torch.optim.Optimizer,  # Whose learning rate to move
@@ -96,7 +104,7 @@ def score(
     "Values of all metrics over all examples at once"
     return {name: metric.to(predictions.device)(predictions, labels).item() for name, metric in metrics.items()}
 
-# %% ../nbs/07_training.ipynb #e4ccd2e3
+# %% ../nbs/07_training.ipynb #42d4276d
 def train_epoch(
     model: nn.Module,  # In place
     batches,  # Yields (inputs, label)
@@ -105,6 +113,7 @@ def train_epoch(
     schedule,  # Steps after each batch
     accelerator: Accelerator,  # Runs backward, clips
     clip: float = 0.,  # Largest norm of the gradient; 0 for no limit
+    averaged=None,  # What `average_weights` gave, to be updated after each step
     bar=None,  # A progress bar to move
 ) -> float:  # Mean loss over the examples
     "Train for one pass over the batches"
@@ -118,6 +127,7 @@ def train_epoch(
         if clip: accelerator.clip_grad_norm_(model.parameters(), clip)
         optimizer.step()
         schedule.step()
+        if averaged is not None: averaged.update_parameters(accelerator.unwrap_model(model))
         total, count = total + value.detach() * len(label), count + len(label)
         if step % 50 == 0: _check_finite(total, step)
         if bar is not None:
@@ -129,6 +139,19 @@ def train_epoch(
 def _check_finite(total, step):
     if not torch.isfinite(total):
         raise BSTError(f"the loss became {float(total)} by step {step + 1}: lower --learning-rate, or look for extreme values in the data")
+
+# %% ../nbs/07_training.ipynb #aa4bdb61
+def average_weights(
+    model: nn.Module,  # To follow
+    share: float,  # Of the run's steps that the average reaches over
+    steps: int,  # Steps of the whole run
+) -> AveragedModel:  # Its `module` has the averaged weights; call `update_parameters(model)` after each step
+    "A copy of the model whose weights are the moving average of the model's own"
+    decay = 1 - 1 / max(share * steps, 1)
+    def update(averaged, current, number):
+        n = int(number)
+        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
+    return AveragedModel(model, multi_avg_fn=torch.no_grad()(update))
 
 # %% ../nbs/07_training.ipynb #cf2beab9
 class BestWeights:
@@ -149,7 +172,7 @@ class BestWeights:
         self.state = {name: value.detach().clone() for name, value in model.state_dict().items()}
         return True
 
-# %% ../nbs/07_training.ipynb #911a28b7
+# %% ../nbs/07_training.ipynb #cd4612aa
 def fit(
     model: nn.Module,  # Any module; trained in place, left in eval mode with its best weights
     train,  # Training batches of (inputs, label); `len` gives the steps of an epoch
@@ -165,15 +188,17 @@ def fit(
     accelerator = Accelerator(cpu=str(device) == 'cpu')
     steps = config.epochs * len(train)
     optimizer = make_optimizer(model.to(device), config)
+    averaged = average_weights(model, config.averaging, steps) if config.averaging else None
     model, optimizer, schedule = accelerator.prepare(model, optimizer, make_schedule(optimizer, config, steps))
+    judged = averaged.module if averaged else accelerator.unwrap_model(model)
     best, rows = BestWeights(metrics[monitor].higher_is_better), []
     with progress(total=steps, description='training', unit='batch') as bar:
         for epoch in range(1, config.epochs + 1):
             start = time.perf_counter()
-            row = dict(epoch=epoch, loss=train_epoch(model, train, loss, optimizer, schedule, accelerator, config.clip, bar))
-            row |= score(*predict(model, validation), metrics)
+            row = dict(epoch=epoch, loss=train_epoch(model, train, loss, optimizer, schedule, accelerator, config.clip, averaged, bar))
+            row |= score(*predict(judged, validation), metrics)
             row |= dict(learning_rate=schedule.get_last_lr()[0], seconds=time.perf_counter() - start)
-            row['best'] = best.update(accelerator.unwrap_model(model), row[monitor], epoch)
+            row['best'] = best.update(judged, row[monitor], epoch)
             bar.set_description(f'epoch {epoch}: validation {monitor} {row[monitor]:.4f}')
             rows.append(row)
             if epoch - best.epoch >= config.patience: break

@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from bst_nbdev import cli, data
 from bst_nbdev.core import BSTError, file_digest, show_progress
 from bst_nbdev.data import ARRAYS, PREPARED_FILES, from_frame, read_movielens, save_prepared
-from bst_nbdev.model import PRESETS
+from bst_nbdev.presets import PRESETS
 from bst_nbdev.sequences import PROTOCOLS
 
 # --- A small world in three formats: six users, twelve films, eight ratings each
@@ -493,7 +493,8 @@ CONFIG = [
           ('no scale', put('model', 'rating_values', value=[]), ['config.json']),
     ('number for widths', put('model', 'mlp', value=64), ['config.json']),
           ('another size', put('model', 'users', value=9), ['does not fit', 'user.id.table.weight']),
-    ('unknown choice', put('model', 'position', value='clock'), ['config.json', 'choose one of'])]
+    ('unknown choice', put('model', 'context', value='clock'), ['config.json', 'choose one of']),
+          ('unknown kind', put('model', 'kind', value='clock'), ['config.json', 'choose one of'])]
 
 @table('change, says', CONFIG)
 def test_damaged_config(run, change, says):
@@ -529,7 +530,7 @@ def test_unexpected_weights(run):
 
 def test_weights_of_another_shape(run):
     weights(run, lambda w: w.update({'user.id.table.weight': w['user.id.table.weight'][1:].contiguous()}))
-    refused('bst_evaluate', run, says=[run, f'user.id.table.weight is ({USERS}, 32) instead of ({USERS + 1}, 32)'])
+    refused('bst_evaluate', run, says=[run, f'user.id.table.weight is ({USERS}, 64) instead of ({USERS + 1}, 64)'])
 
 def test_weights_that_are_no_weights(run):
     (run/'model.safetensors').write_bytes(b'no weights at all')

@@ -12,18 +12,21 @@ from torch import nn
 from torchmetrics import MeanSquaredError
 
 from bst_nbdev import pipeline, sequences
-from bst_nbdev.core import show_progress
+from bst_nbdev.core import ConfigError, show_progress
 from bst_nbdev.data import from_frame, read_movielens
 from bst_nbdev.evaluation import rating_scores
 from bst_nbdev.model import PRESETS, make_model
+from bst_nbdev.packing import Chunks, make_packed_batches
 from bst_nbdev.pipeline import Recipe, build, load_model, save_run, train
 from bst_nbdev.sample import make_sample
 from bst_nbdev.sequences import PROTOCOLS, Windows, make_batches, make_split, window_targets
+from bst_nbdev.stream import make_stream_model
 from bst_nbdev.training import predict, score
 
 PACKAGE = Path(__file__).resolve().parent.parent/'bst_nbdev'
-MODEL_FILES = [PACKAGE/f'{name}.py' for name in ('embedding', 'transformer', 'mlp', 'model')]
+MODEL_FILES = [PACKAGE/f'{name}.py' for name in ('embedding', 'transformer', 'mlp', 'model', 'stream')]
 each_preset = pytest.mark.parametrize('preset', PRESETS)
+each_kind = pytest.mark.parametrize('preset', ['default', 'joint'])  # one that reads in chunks, one that reads windows
 each_protocol = pytest.mark.parametrize('protocol', PROTOCOLS)
 
 @pytest.fixture(scope='module', autouse=True)
@@ -116,9 +119,10 @@ def test_repeated_sees_the_fault(tiny):
 # --- 4. Chosen on the test set
 
 @pytest.mark.parametrize('protocol', [name for name in PROTOCOLS if name != 'random-windows'])  # there, test ratings are histories too
-def test_best_checkpoint_is_chosen_on_validation(tiny, protocol):
+@each_kind
+def test_best_checkpoint_is_chosen_on_validation(tiny, protocol, preset):
     "Other ratings in the test part change the test score, and neither the history nor one weight."
-    recipe = Recipe(preset='default', protocol=protocol, sequence_length=4, epochs=2)
+    recipe = Recipe(preset=preset, protocol=protocol, sequence_length=4, epochs=2)
     honest = train(recipe, tiny, 'cpu', baselines=())
     rating = tiny.rating.copy()
     rating[honest.split.test] = 6 - rating[honest.split.test]
@@ -128,15 +132,35 @@ def test_best_checkpoint_is_chosen_on_validation(tiny, protocol):
     assert honest.table.mae.iloc[-1] != blind.table.mae.iloc[-1] and honest.table.mae.iloc[0] == blind.table.mae.iloc[0]
 
 @each_protocol
-def test_training_never_meets_a_test_target(tiny, protocol, monkeypatch):
+@each_kind
+def test_training_never_meets_a_test_target(tiny, protocol, preset, monkeypatch):
     "What is given to the training loop ends in no test target."
     def fit(model, train, validation, *args, **kwargs):
-        seen.update(train.windows.targets.tolist(), validation.windows.targets.tolist())
+        for batches in train, validation: seen.update(getattr(batches, 'windows' if preset == 'joint' else 'chunks').targets.tolist())
         return original(model, train, validation, *args, **kwargs)
     seen, original = set(), pipeline.fit
     monkeypatch.setattr(pipeline, 'fit', fit)
-    run = train(Recipe(protocol=protocol, sequence_length=4, epochs=1), tiny, 'cpu', baselines=())
+    run = train(Recipe(preset=preset, protocol=protocol, sequence_length=4, epochs=1), tiny, 'cpu', baselines=())
     assert seen == {*run.split.train.tolist(), *run.split.validation.tolist()} and not seen & set(run.split.test.tolist())
+
+
+@pytest.mark.parametrize('side', ['past', 'both'])
+def test_no_hidden_rating_is_an_input(tiny, side):
+    "By random-ratings, what is in a batch stays the same when all validation and test ratings change."
+    split = make_split(tiny, 'random-ratings')
+    rating, hidden = tiny.rating.copy(), np.concatenate([split.validation, split.test])
+    rating[hidden] = 6 - rating[hidden]
+    batches, others = (make_packed_batches(data, split, chunk=8, carry=8, side=side) for data in (tiny, replace(tiny, rating=rating)))
+    for part in batches:
+        for (inputs, label), (other, other_label) in zip(batches[part], others[part], strict=True):
+            assert all(torch.equal(value, other[name]) for name, value in inputs.items())
+            assert torch.equal(label, other_label) == (part == 'train')
+
+def test_later_ratings_are_refused_where_one_must_foresee():
+    for protocol in PROTOCOLS:
+        if protocol == 'random-ratings': Recipe(protocol=protocol, context='both')
+        else:
+            with pytest.raises(ConfigError, match='asks to foresee'): Recipe(protocol=protocol, context='both')
 
 
 # --- 5. A rating of 1 erases the film
@@ -251,9 +275,30 @@ def test_unknown_users_and_films(tiny, preset):
     assert model(**inputs | unknown).isfinite().all()
     film = int(inputs['item'][0, -1])
     known = np.arange(len(tiny.items)) != film
-    model.set_training(np.ones(len(tiny.users), bool), known, mean=.5 if model.config.objective == 'click' else 3.)
+    model.set_training(np.ones(len(tiny.users), bool), known, torch.tensor([1., 2., 4., 5.]))
     assert torch.equal(model.item.id(torch.tensor([film])), model.item.id(torch.tensor([0])))
     assert model(**inputs).isfinite().all()
+
+
+@pytest.mark.parametrize('objective', ['rating', 'click'])
+def test_the_stream_has_none_of_these_faults(tiny, objective):
+    "Others in the batch and what is padded do not matter; a film rated 1 does, and so does its place; unknown ids get a finite answer."
+    torch.manual_seed(0)
+    model = make_stream_model(tiny, width=16, objective=objective).eval()
+    for parameter in model.parameters(): nn.init.normal_(parameter, std=.3)
+    inputs, _ = Chunks(tiny, np.array([0, 2, 60, 200, 500]), chunk=1, carry=5)[torch.arange(5)]
+    answer = model(**inputs)
+    others = {name: torch.cat([value[:1], value[1:].flip(0)]) for name, value in inputs.items()}
+    assert torch.equal(model(**others)[0], answer[0])
+    for name, value in dict(item=3, rating=2., time=10**9, place=1).items():
+        assert torch.equal(model(**inputs | {name: inputs[name].masked_fill(inputs['padding_mask'], value)}), answer)
+    ones = inputs | {'rating': inputs['rating'].masked_fill(~inputs['padding_mask'], 1.)}
+    for name in 'item', 'time', 'place':
+        other = ones[name].clone()
+        other[:, 1] = other[:, 1] % 100 + 1 if name == 'item' else other[:, 1] - 1000
+        assert (model(**ones | {name: other}) != model(**ones))[2:].all(), name
+    unknown = {name: torch.zeros_like(inputs[name]) for name in ('user', 'user_features', 'item', 'target_item')}
+    assert model(**inputs | unknown).isfinite().all()
 
 
 # --- 10. Inference that never calls eval()
