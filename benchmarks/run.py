@@ -39,13 +39,15 @@ from bst_nbdev.data import (data_folder, download, find_layout, load, load_prepa
                             sample_folder, save_prepared)
 from bst_nbdev.evaluation import compare
 from bst_nbdev.model import PRESETS, make_loss, make_model
+from bst_nbdev.packing import Chunks, PackedBatches
 from bst_nbdev.pipeline import Recipe, build
-from bst_nbdev.sequences import Batches, Windows, make_batches, make_split, window_targets
+from bst_nbdev.presets import build_config, build_loss, build_model, training_settings
+from bst_nbdev.sequences import Batches, RatingTensors, Windows, make_batches, make_split, window_targets
 from bst_nbdev.training import TrainingConfig, fit, make_optimizer, make_schedule, predict, train_epoch
 
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = ['work', 'variant', 'value', 'unit', 'ratio', 'baseline', 'device', 'commit']
-HIGHER_IS_BETTER = {'examples/s': True, 's': False, 'MB': False}  # other units have no ratio
+HIGHER_IS_BETTER = {'examples/s': True, 's': False, 'ms': False, 'MB': False}  # other units have no ratio
 OURS, NAIVE, FRAME, ARRAYS = 'bst_nbdev', 'naive route', 'per-example Dataset, DataFrame', 'per-example Dataset, arrays'
 
 @dataclass(frozen=True)
@@ -271,6 +273,59 @@ def optimizer_job(setting, data, preset, length, kind, batch_size=128):
     yield from table(f'optimizer {kind.__name__}, {preset}, length {length}, batch {batch_size}', 'examples/s', found, list(ways)[:1])
 
 
+# --- One history, many questions
+
+def packed_pass(batches, model, size):
+    "Labels per second of a training pass of ours"
+    config = TrainingConfig(**{**training_settings('default', 10**6), 'batch_size': size, 'schedule': 'constant'})
+    accelerator, optimizer = Accelerator(cpu=True), make_optimizer(model, config)
+    schedule, labels = make_schedule(optimizer, config, 1), len(batches.chunks.targets)
+    start = time.perf_counter()
+    train_epoch(model, batches, build_loss(model.config), optimizer, schedule, accelerator, config.clip)
+    return labels / (time.perf_counter() - start)
+
+def packed_job(setting, data, length=10, batch_size=1024):
+    "Throughput of the same network when it is trained in windows of one target, and in chunks where every place is one"
+    rows, tensors = make_split(data, 'random-windows', length).train, RatingTensors(data)
+    c = build_config(data, 'default')
+    few, many = rows[:setting.windows], rows[:4 * setting.windows]                      # the first users'; chunks are faster, so they get more to do
+    variants = {f'windows of {length}': Chunks(data, few, 1, length - 1, tensors=tensors),
+                f'{OURS}, chunks of {c.chunk} that carry {c.carry}': Chunks(data, many, c.chunk, c.carry, tensors=tensors),
+                f'{OURS}, chunks of {c.chunk} that carry {length - 1}': Chunks(data, many, c.chunk, length - 1, tensors=tensors)}
+    def measure(chunks):
+        def run():
+            seed_everything(0)
+            return packed_pass(PackedBatches(chunks, batch_size, shuffle=True), build_model(data, 'default'), batch_size)
+        return run
+    found = alternate({name: measure(chunks) for name, chunks in variants.items()}, setting.repeat, 'packed')
+    yield from table(f'training, default, batch {batch_size}, windows or chunks', 'examples/s', found, list(variants)[:1])
+
+def catalogue_job(setting, data, calls=100, by_item=64):
+    "All items for one user whose history is as long as a chunk brings: half and 99 % of the calls are at least this quick"
+    model = build_model(data, 'default').eval()
+    c, users = model.config, np.flatnonzero(np.diff(data.offsets) > 1)
+    longest = users[np.argsort(-np.diff(data.offsets)[users], kind='stable')[:20]]
+    chunks = Chunks(data, data.offsets[longest + 1] - 1, 1, c.chunk + c.carry)
+    histories = [chunks[torch.tensor([n])][0] for n in range(len(chunks))]
+    names = ('user', 'user_features', 'item', 'rating', 'time', 'place', 'padding_mask')
+    items = torch.arange(len(data.items))[None]
+    def catalogue(h): return model.ask(model.encode(**{name: h[name] for name in names}), items, h['target_time'], h['target_place'])[0]
+    def one(h, item): return model(**{**h, 'target_item': torch.tensor([[item]])})
+    def each(h, count): return [one(h, item) for item in range(count)]
+    with torch.inference_mode():
+        scores = catalogue(histories[0])
+        if not torch.allclose(scores[:by_item], torch.cat(each(histories[0], by_item)), atol=1e-5): raise SystemExit('nothing was measured: answers differ')
+        def timed(function, count):
+            taken = [seconds(lambda: function(histories[n % len(histories)])) * 1e3 for n in range(count)]
+            return np.quantile(taken, [.5, .99])
+        share = len(data.items) / by_item
+        measures = {'item by item': lambda: timed(lambda h: each(h, by_item), 5) * share, OURS: lambda: timed(catalogue, calls)}
+        found = alternate(measures, setting.repeat, 'catalogue')
+    for at, what in enumerate(('half of the calls', '99 % of the calls')):
+        rows = {name: [float(values[at]) for values in rounds] for name, rounds in found.items()}
+        yield from table(f'whole catalogue for one user, {what}', 'ms', rows, ['item by item'])
+
+
 # --- Memory
 
 def peak_memory():
@@ -300,8 +355,8 @@ def memory_of_run(setting, preset='pytorch', length=10, step=1):
     torch.set_num_threads(setting.threads)
     data, recipe = load(setting.path), Recipe(str(setting.path), preset, 'random-windows', length, step, epochs=1)
     split, batches, model = build(recipe, data)
-    first = FirstBatches(batches['train'], -(-setting.windows // recipe.training().batch_size))
-    fit(model, first, batches['validation'], make_loss(model.config), dict(mae=MeanAbsoluteError()), recipe.training())
+    first = FirstBatches(batches['train'], -(-setting.windows // recipe.training(len(split.train)).batch_size))
+    fit(model, first, batches['validation'], make_loss(model.config), dict(mae=MeanAbsoluteError()), recipe.training(len(split.train)))
     compare(data, split, {preset: (model, batches)})
     return peak_memory()
 
@@ -326,7 +381,7 @@ JOBS |= {f'evaluation, {preset}, length {length}': partial(evaluation_job, prese
          for preset, length in (('pytorch', 10), ('keras', 4))}
 JOBS |= {f'optimizer, {kind.__name__}, {preset}': partial(optimizer_job, preset=preset, length=length, kind=kind)
          for preset, length, kind in (('pytorch', 10, torch.optim.AdamW), ('keras', 4, torch.optim.Adagrad))}
-JOBS |= {'memory': memory_job}
+JOBS |= {'packed': packed_job, 'catalogue': catalogue_job, 'memory': memory_job}
 
 def locate(data):
     "Folder or archive of the data; all measurements start there, so it must be the original in the layout of ml-1m"

@@ -327,14 +327,14 @@ def make_stream_loss(
         return lambda scores, label: F.binary_cross_entropy_with_logits(scores, (label >= config.threshold).float())
     return lambda scores, label: F.cross_entropy(scores, rating_class(label, config.rating_values))
 
-# %% ../nbs/06a_stream.ipynb #ab77a79b
+# %% ../nbs/06a_stream.ipynb #672b3f64
 STREAM_PRESETS = {
     'default': dict(
         source='this project: one reading of the history, many questions, a distribution for an answer',
         departures='Not a published model. From the paper: a transformer over what a user did, with the time between as the position.',
-        model=dict(width=64, layers=2, heads=4, hidden=128, chunk=128, carry=128, factors=32, history_dropout=.2, embedding_dropout=.1),
+        model=dict(width=64, layers=2, heads=4, hidden=128, chunk=128, carry=128, factors=32, history_dropout=.3, embedding_dropout=.1),
         training=dict(epochs=4, batch_size=1024, optimizer='adamw', learning_rate=.002, schedule='one-cycle', weight_decay=.01,
-                      embedding_decay=1., averaging=.1),
+                      embedding_decay=1., beta2=.98, averaging=.1),
         scaled=True),
 }
 

@@ -49,8 +49,8 @@ COMPARED += [(protocol, name, PRESETS[name]['model']['sequence_length'], 1) for 
 COMPARED += [('random-windows', name, length, step) for _, length, step in WINDOWS for name in ('paper', 'keras', 'pytorch')]
 
 SAMPLE = [(protocol, name, length, 1) for protocol in PROTOCOLS
-          for name, length in (('default', 10), ('joint', 16), ('pytorch', 10), ('keras', 4), ('SVD', 10), ('user + item bias', 10), ('global mean', 10))]
-SAMPLE += [('random-ratings', 'default, both sides', 10, 1)]
+          for name, length in (('default', 16), ('joint', 16), ('pytorch', 10), ('keras', 4), ('SVD', 16), ('user + item bias', 16), ('global mean', 16))]
+SAMPLE += [('random-ratings', 'default, both sides', 16, 1)]
 SMALL = [(protocol, name, 10, 1) for protocol, _, _ in WINDOWS[:1] + OTHERS for name in ('default', 'SVD++', *SIMPLE)]
 SMALL += [('random-ratings', 'default, both sides', 10, 1)]
 SUITES = {'reproduction': ('ml-1m', REPRODUCTION), 'results': ('ml-1m', RESULTS), 'windowed': ('ml-1m', WINDOWED), 'compared': ('ml-1m', COMPARED),

@@ -7,23 +7,29 @@ import pandas as pd
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-INDEX, README = ROOT/'nbs'/'index.ipynb', ROOT/'README.md'
+INDEX, README, RESULTS = ROOT/'nbs'/'index.ipynb', ROOT/'README.md', ROOT/'nbs'/'experiments'/'results.ipynb'
 ACCURACY = ['dataset', 'protocol', 'model', 'sequence_length', 'seed', 'part', 'mae', 'mae_median', 'rmse', 'auc', 'epochs',
             'train_seconds', 'device', 'commit']
 BENCHMARK = ['work', 'variant', 'value', 'unit', 'ratio', 'baseline', 'device', 'commit']
+OTHERS = {'significance': ['dataset', 'protocol', 'measure', 'baseline', 'ours', 'theirs', 'difference', 'low', 'high', 'better', 'seeds', 'users'],
+          'ensemble': ['dataset', 'protocol', 'model', 'part', 'mae', 'mae_median', 'rmse', 'seeds'],
+          'calibration': ['dataset', 'protocol', 'rating', 'chance', 'came', 'answers'],
+          'unknown_users': ['dataset', 'protocol', 'model', 'user', 'history', 'users', 'mae', 'mae_median', 'rmse'],
+          'learning_speed': ['dataset', 'protocol', 'model', 'epochs', 'seed', 'part', 'step', 'labels', 'seconds', 'mae_median']}
 KEY = ['dataset', 'protocol', 'model', 'sequence_length', 'step', 'seed', 'part', 'n_factors', 'n_epochs', 'lr_all', 'reg_all']
 FILES = sorted((ROOT/'results').glob('*.csv'))
 
 def is_benchmark(path): return path.name.startswith('benchmark')
 
-def problems(table, benchmark=False):
-    "What is wrong with a table of results"
-    missing = [name for name in (BENCHMARK if benchmark else ACCURACY) if name not in table]
+def problems(table, benchmark=False, columns=None):
+    "What is wrong with a table of results, or of something else that has these columns"
+    missing = [name for name in ([*columns, 'device', 'commit'] if columns else BENCHMARK if benchmark else ACCURACY) if name not in table]
     if missing: return [f'no column {name}' for name in missing]
     found = [] if len(table) else ['no rows']
     commit = table.commit.fillna('').astype(str)
     found += [f'row {row}: no commit' for row in table.index[commit.str.strip() == '']]
     found += [f'row {row}: measured on changed files' for row in table.index[commit.str.contains('+changes', regex=False)]]
+    if columns: return found + [f'row {row}: there already' for row in table.index[table.duplicated()]]
     key = ['work', 'variant', 'baseline', 'device'] if benchmark else [name for name in KEY if name in table]
     found += [f'row {row}: there already' for row in table.index[table.duplicated(key)]]
     if benchmark: return found + [f'row {row}: no value' for row in table.index[~(table['value'] > 0)]]
@@ -56,7 +62,22 @@ def test_problems_sees_each_kind():
         assert problems(table, True) == [what]
 
 @pytest.mark.parametrize('path', FILES, ids=lambda path: path.name)
-def test_result_file(path): assert problems(pd.read_csv(path), is_benchmark(path)) == []
+def test_result_file(path): assert problems(pd.read_csv(path), is_benchmark(path), OTHERS.get(path.stem)) == []
+
+def test_problems_of_other_files():
+    assert problems(good().drop(columns='auc'), columns=['mae']) == []
+    assert problems(good(), columns=['mae', 'users']) == ['no column users']
+    assert problems(good(commit='a+changes'), columns=['mae']) == ['row 0: measured on changed files']
+    assert problems(pd.concat([good(), good()], ignore_index=True), columns=['mae']) == ['row 2: there already', 'row 3: there already']
+
+def test_significance_agrees_with_the_runs():
+    "Ours in significance.csv is the mean of the same runs in results.csv"
+    path = ROOT/'results'/'significance.csv'
+    if not path.exists(): pytest.skip('no results/significance.csv yet')
+    runs = pd.read_csv(ROOT/'results'/'results.csv').query('protocol == "leave-last-out" and part == "test" and model == "BST (default)"')
+    for row in pd.read_csv(path).itertuples():
+        assert row.seeds == len(runs) and abs(row.ours - runs[row.measure].mean()) < 1e-5
+        assert row.low < row.difference < row.high and abs(row.ours - row.theirs - row.difference) < 1e-5
 
 
 # --- What the start page shows
@@ -71,24 +92,28 @@ def shown(outputs):
 
 def tables(markdown): return re.findall(r'(?:^\|.*\|[ ]*$\n?)+', markdown, flags=re.M)
 
-def stored():
+def stored(page):
     "The same, as saved in the notebook"
-    return [list(shown(cell.get('outputs', []))) for cell in json.loads(INDEX.read_text())['cells'] if cell['cell_type'] == 'code']
+    return [list(shown(cell.get('outputs', []))) for cell in json.loads(page.read_text())['cells'] if cell['cell_type'] == 'code']
+
+def run_page(page):
+    "What the code cells of a page show now"
+    shells = pytest.importorskip('execnb.shell')
+    from fastcore.xtras import working_directory
+    shell, found = shells.CaptureShell(page, mpl_format='png'), []
+    with working_directory(page.parent):
+        for cell in json.loads(page.read_text())['cells']:
+            if cell['cell_type'] != 'code': continue
+            outputs = shell.run(text(cell['source']))
+            assert not shell.exc, f'a cell of {page.name} failed: {shell.exc}'
+            found.append(list(shown(outputs)))
+    return found
 
 @pytest.fixture(scope='module')
 def fresh():
     "What the code cells of the start page show now"
     if not FILES or not README.exists(): pytest.skip('no results/*.csv or no README.md yet')
-    shells = pytest.importorskip('execnb.shell')
-    from fastcore.xtras import working_directory
-    shell, found = shells.CaptureShell(INDEX, mpl_format='png'), []
-    with working_directory(INDEX.parent):
-        for cell in json.loads(INDEX.read_text())['cells']:
-            if cell['cell_type'] != 'code': continue
-            outputs = shell.run(text(cell['source']))
-            assert not shell.exc, f'a cell of index.ipynb failed: {shell.exc}'
-            found.append(list(shown(outputs)))
-    return found
+    return run_page(INDEX)
 
 def not_in(wanted, page):
     "Tables and figures of `wanted` that `page` does not show"
@@ -100,7 +125,10 @@ def test_not_in_sees_another_figure():
     assert len(not_in([table], table.replace('0.6812', '0.6811'))) == len(not_in([table], '')) == 1
 
 def test_stored_outputs_are_made_from_the_files(fresh):
-    assert fresh == stored(), 'run python tools/execute.py nbs/index.ipynb'
+    assert fresh == stored(INDEX), 'run python tools/execute.py nbs/index.ipynb'
+
+def test_results_page_is_made_from_the_files():
+    assert run_page(RESULTS) == stored(RESULTS), 'run python tools/execute.py nbs/experiments/results.ipynb'
 
 def test_readme_shows_the_same(fresh):
     page = README.read_text()
