@@ -189,10 +189,11 @@ class StreamBST(nn.Module):
         self.middle, self.star = values.mean().item(), (values[-1] - values[0]).item() / 4
         self.register_buffer('lever', torch.ones(1) if c.objective == 'click' else (values - self.middle) / self.star)   # (K,)
 
-# %% ../nbs/06a_stream.ipynb #69fdaad9
+# %% ../nbs/06a_stream.ipynb #b97e8ede
 def _tokens(self, user, item, rating, padding_mask):
     "Vectors of a history (B, S, D)"
-    tendency = self.item_bias(item) + self.user_bias(user)[:, None]                                                # (B, S, 1)
+    tendency = self.item_bias(item)                                                                                # (B, S, 1)
+    if self.config.context == 'past': tendency = tendency + self.user_bias(user)[:, None]
     surprise = (rating[..., None] - self.middle) / self.star - tendency
     return self.rating(self.item(item), rating, ~padding_mask) + surprise * self.surprise
 
