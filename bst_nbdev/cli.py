@@ -62,7 +62,7 @@ def run_command(
     print(f'{name}: {message}', file=sys.stderr)
     return code
 
-# %% ../nbs/10_cli.ipynb #9b2845c7
+# %% ../nbs/10_cli.ipynb #7a921b5b
 def _show(table):
     "Print scores as a table, one line for each method"
     wide = table.pivot(index='model', columns='part', values=['mae', 'mae_median', 'rmse', 'auc']).reindex(table.model.unique())
@@ -83,7 +83,7 @@ def _train(
     learning_rate: float | None = None,  # The preset's if not given
     objective: str | None = None,  # rating or click; the preset's if not given
     history: int | None = None,  # For default: ratings that each target sees at least
-    context: str | None = None,  # For default: past, or both to fill in by random-ratings
+    context: str | None = None,  # For default: past, or both to fill in by random-ratings (or use preset fill-in)
     seed: int = 0,  # Same seed, same numbers
     device: str = 'auto',  # auto, cpu, cuda, …
     out: str | None = None,  # The run's folder; runs/<name> if not given

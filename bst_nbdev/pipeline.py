@@ -69,13 +69,13 @@ class Recipe:
         check_at_least('step', self.step), check_seed(self.seed)
         if self.sequence_length is not None: check_sequence_length(self.sequence_length)
 
-# %% ../nbs/09_pipeline.ipynb #e748dbd9
+# %% ../nbs/09_pipeline.ipynb #1b4deb7d
 WINDOW = 10  # length of the windows of `random-windows` for presets that have no windows of their own
 
 def _model_settings(self) -> dict:
     "Settings of the model's configuration that differ from the preset"
     if self.objective is not None: check_choice('objective', self.objective, ('rating', 'click'))
-    if self.context is not None: check_side(self.context, self.protocol)
+    check_side(self.context or PRESETS[self.preset]['model'].get('context', 'past'), self.protocol)
     for name in 'history', 'chunk':
         if getattr(self, name) is not None: check_at_least(name, getattr(self, name))
     chunks = self.preset in STREAM_PRESETS

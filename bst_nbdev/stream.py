@@ -95,15 +95,17 @@ class StreamBlock(nn.Module):
         "The feed-forward half alone, for each token by itself"
         return x + self.dropout(self.network(self.norm2(x)))
 
-# %% ../nbs/06a_stream.ipynb #21b28d91
+# %% ../nbs/06a_stream.ipynb #461e50c7
 def _block_forward(self,
     x: torch.Tensor,  # Tokens that look (B, L, D)
     keys: torch.Tensor,  # What `keys` gave (2, H * B, S, d)
     bias: torch.Tensor,  # Added to the scores (H, B, L or 1, S)
 ) -> torch.Tensor:  # (B, L, D)
     query, (key, value) = self.split(self.query(self.norm1(x)))[0], keys
-    score = torch.baddbmm(bias.flatten(0, 1), query, key.transpose(1, 2), alpha=query.shape[-1] ** -.5)         # (H*B, L, S)
-    mixed = (score.softmax(-1) @ value).view(self.heads, *x.shape[:2], -1)                                     # (H, B, L, d)
+    if torch.is_grad_enabled():                                                                                    # the bias learns too
+        score = torch.baddbmm(bias.flatten(0, 1), query, key.transpose(1, 2), alpha=query.shape[-1] ** -.5)       # (H*B, L, S)
+        mixed = (score.softmax(-1) @ value).unflatten(0, (self.heads, -1))                                         # (H, B, L, d)
+    else: mixed = F.scaled_dot_product_attention(*(y.unflatten(0, (self.heads, -1)) for y in (query, key, value)), attn_mask=bias)
     return self.feed(x + self.dropout(self.out(mixed.permute(1, 2, 0, 3).flatten(2))))                         # (B, L, D)
 
 StreamBlock.forward = _block_forward
@@ -163,7 +165,7 @@ def _config_from_dict(cls, values: dict):
 
 StreamConfig.to_dict, StreamConfig.from_dict = _config_to_dict, classmethod(_config_from_dict)
 
-# %% ../nbs/06a_stream.ipynb #315cb34c
+# %% ../nbs/06a_stream.ipynb #220d46c0
 class StreamBST(nn.Module):
     "A Behavior Sequence Transformer that reads a history once and answers for many targets"
     def __init__(self,
@@ -174,7 +176,8 @@ class StreamBST(nn.Module):
         self.item = ItemEmbedding(c.items, c.width, c.num_genres, c.num_periods, 'mean' if c.num_genres else 'none', c.unknown_item_rate)
         self.user = UserEmbedding(c.users, c.width, c.feature_rows, (c.width,) * len(c.feature_rows), unknown_rate=c.unknown_user_rate)
         self.rating = EmbedRating(c.rating_values, c.width)
-        self.surprise, self.asked = nn.Parameter(torch.randn(c.width) * .05), nn.Parameter(torch.zeros(c.width))
+        self.asked = nn.Parameter(torch.zeros(c.width))
+        if c.context == 'past': self.surprise = nn.Parameter(torch.randn(c.width) * .05)
         slopes = torch.linspace(0, c.recency, c.heads).repeat(c.layers)
         self.pairs = PairBias(c.layers * c.heads, side=c.context, slopes=tuple(slopes.tolist()))
         self.blocks = nn.ModuleList(StreamBlock(c.width, c.heads, c.hidden, c.dropout) for _ in range(c.layers))
@@ -189,13 +192,14 @@ class StreamBST(nn.Module):
         self.middle, self.star = values.mean().item(), (values[-1] - values[0]).item() / 4
         self.register_buffer('lever', torch.ones(1) if c.objective == 'click' else (values - self.middle) / self.star)   # (K,)
 
-# %% ../nbs/06a_stream.ipynb #b97e8ede
+# %% ../nbs/06a_stream.ipynb #9acdbed7
 def _tokens(self, user, item, rating, padding_mask):
     "Vectors of a history (B, S, D)"
-    tendency = self.item_bias(item)                                                                                # (B, S, 1)
-    if self.config.context == 'past': tendency = tendency + self.user_bias(user)[:, None]
+    x = self.rating(self.item(item), rating, ~padding_mask)                                                        # (B, S, D)
+    if self.config.context == 'both': return x
+    tendency = self.item_bias(item) + self.user_bias(user)[:, None]                                                # (B, S, 1)
     surprise = (rating[..., None] - self.middle) / self.star - tendency
-    return self.rating(self.item(item), rating, ~padding_mask) + surprise * self.surprise
+    return x + surprise * self.surprise
 
 StreamBST.tokens = _tokens
 
@@ -328,13 +332,21 @@ def make_stream_loss(
         return lambda scores, label: F.binary_cross_entropy_with_logits(scores, (label >= config.threshold).float())
     return lambda scores, label: F.cross_entropy(scores, rating_class(label, config.rating_values))
 
-# %% ../nbs/06a_stream.ipynb #672b3f64
+# %% ../nbs/06a_stream.ipynb #f97081b2
 STREAM_PRESETS = {
     'default': dict(
         source='this project: one reading of the history, many questions, a distribution for an answer',
         departures='Not a published model. From the paper: a transformer over what a user did, with the time between as the position.',
         model=dict(width=64, layers=2, heads=4, hidden=128, chunk=128, carry=128, factors=32, history_dropout=.3, embedding_dropout=.1),
         training=dict(epochs=4, batch_size=1024, optimizer='adamw', learning_rate=.002, schedule='one-cycle', weight_decay=.01,
+                      embedding_decay=1., beta2=.98, averaging=.1),
+        scaled=True),
+    'fill-in': dict(
+        source='this project: the default with later ratings visible too, to fill in what is missing between known ones',
+        departures='Not a published model. Only for protocols that do not ask to foresee.',
+        model=dict(width=64, layers=2, heads=4, hidden=128, context='both', chunk=128, carry=128, recency=0., history_dropout=.2,
+                   embedding_dropout=.1),
+        training=dict(epochs=5, batch_size=1024, optimizer='adamw', learning_rate=.002, schedule='one-cycle', weight_decay=.01,
                       embedding_decay=1., beta2=.98, averaging=.1),
         scaled=True),
 }

@@ -40,7 +40,7 @@ REPRODUCTION += [(protocol, name, length, step) for protocol, length, step in ((
 
 WINDOWS = [('random-windows', length, 2 if length == 4 else 1) for length in (10, 4, 15, 20)]  # the lengths that were published
 OTHERS = [(protocol, 10, 1) for protocol in ('random-ratings', 'leave-last-out', 'temporal')]
-RESULTS = [('random-windows', 'default', 10, 1), ('random-ratings', 'default, both sides', 10, 1), ('leave-last-out', 'default', 10, 1),
+RESULTS = [('random-windows', 'default', 10, 1), ('random-ratings', 'fill-in', 10, 1), ('leave-last-out', 'default', 10, 1),
            ('temporal', 'default', 10, 1), ('random-ratings', 'default', 10, 1)]
 RESULTS += [(protocol, 'default', length, step) for protocol, length, step in WINDOWS[1:]]
 WINDOWED = [(protocol, 'default, windows', length, step) for protocol, length, step in WINDOWS]
@@ -50,13 +50,12 @@ COMPARED += [('random-windows', name, length, step) for _, length, step in WINDO
 
 SAMPLE = [(protocol, name, length, 1) for protocol in PROTOCOLS
           for name, length in (('default', 16), ('joint', 16), ('pytorch', 10), ('keras', 4), ('SVD', 16), ('user + item bias', 16), ('global mean', 16))]
-SAMPLE += [('random-ratings', 'default, both sides', 16, 1)]
+SAMPLE += [('random-ratings', 'fill-in', 16, 1)]
 SMALL = [(protocol, name, 10, 1) for protocol, _, _ in WINDOWS[:1] + OTHERS for name in ('default', 'SVD++', *SIMPLE)]
-SMALL += [('random-ratings', 'default, both sides', 10, 1)]
+SMALL += [('random-ratings', 'fill-in', 10, 1)]
 SUITES = {'reproduction': ('ml-1m', REPRODUCTION), 'results': ('ml-1m', RESULTS), 'windowed': ('ml-1m', WINDOWED), 'compared': ('ml-1m', COMPARED),
           'sample': ('sample', SAMPLE), 'ml-100k': ('ml-100k', SMALL)}  # name of the result file: (data, jobs)
-VARIANTS = {'default, both sides': dict(preset='default', context='both'),  # later ratings too, where a protocol asks to fill in
-            'default, windows': dict(preset='default', chunk=1)}  # each target sees its own window of L - 1 ratings and no more
+VARIANTS = {'default, windows': dict(preset='default', chunk=1)}  # each target sees its own window of L - 1 ratings and no more
 
 def name_of(job): return '{} / {} / length {} / step {}'.format(*job)
 
