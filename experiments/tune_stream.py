@@ -28,9 +28,10 @@ TRIED = {'as it is': ({}, {}), 'as it is, seed 1': ({}, dict(seed=1)), 'as it is
          'no history dropout': (dict(history_dropout=0.), {}), 'history dropout 0.5': (dict(history_dropout=.5), {}),
          'no factorisation': (dict(factors=0), {}), 'no recency at the start': (dict(recency=0.), {}),
          'carry 32 ratings': (dict(carry=32), {}), 'carry 256 ratings': (dict(carry=256), {}),
+         'chunks of 256 that carry 64': (dict(chunk=256, carry=64), {}), 'no genres, no years': (dict(num_genres=0, num_periods=0), {}),
          'no weight decay of large tables': ({}, dict(embedding_decay=None)), 'weight decay 3 of large tables': ({}, dict(embedding_decay=3.)),
          'no averaged weights': ({}, dict(averaging=0.)), 'beta2 0.999': ({}, dict(beta2=.999)), 'batches of 2048': ({}, dict(batch_size=2048)),
-         'one layer': (dict(layers=1), {}), 'three layers': (dict(layers=3), {}), 'width 32': (dict(width=32, hidden=64), {}),
+         'two heads': (dict(heads=2), {}), 'eight heads': (dict(heads=8), {}), 'one layer': (dict(layers=1), {}), 'three layers': (dict(layers=3), {}), 'width 32': (dict(width=32, hidden=64), {}),
          'width 128': (dict(width=128, hidden=256), {}), 'dropout 0.2': (dict(dropout=.2), {}), 'embedding dropout 0.3': (dict(embedding_dropout=.3), {}),
          'a fifth of user ids hidden': (dict(unknown_user_rate=.2), {}), 'all user ids hidden': (dict(unknown_user_rate=.99, factors=0), {}),
          'six epochs': ({}, dict(epochs=6)), 'half the learning rate': ({}, dict(learning_rate=.001)), 'twice the learning rate': ({}, dict(learning_rate=.004))}
