@@ -43,6 +43,7 @@ from bst_nbdev.packing import Chunks, PackedBatches
 from bst_nbdev.pipeline import Recipe, build
 from bst_nbdev.presets import build_config, build_loss, build_model, training_settings
 from bst_nbdev.sequences import Batches, RatingTensors, Windows, make_batches, make_split, window_targets
+from bst_nbdev.stream import QuickDropout
 from bst_nbdev.training import TrainingConfig, fit, make_optimizer, make_schedule, predict, train_epoch
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -284,46 +285,62 @@ def packed_pass(batches, model, size):
     train_epoch(model, batches, build_loss(model.config), optimizer, schedule, accelerator, config.clip)
     return labels / (time.perf_counter() - start)
 
-def packed_job(setting, data, length=10, batch_size=1024):
-    "Throughput of the same network when it is trained in windows of one target, and in chunks where every place is one"
-    rows, tensors = make_split(data, 'random-windows', length).train, RatingTensors(data)
+def packed_job(setting, data, length=10, chunk=32, batch_sizes=(1024, 4096)):
+    """Throughput of the same network when it is trained in windows of one target, and in chunks where every place is one
+
+    By `leave-last-out`, where all ratings but a user's last two are labels; the last row has the longer history of the preset.
+    """
+    rows, tensors = make_split(data, 'leave-last-out', length).train, RatingTensors(data)
     c = build_config(data, 'default')
     few, many = rows[:setting.windows], rows[:4 * setting.windows]                      # the first users'; chunks are faster, so they get more to do
     variants = {f'windows of {length}': Chunks(data, few, 1, length - 1, tensors=tensors),
-                f'{OURS}, chunks of {c.chunk} that carry {c.carry}': Chunks(data, many, c.chunk, c.carry, tensors=tensors),
-                f'{OURS}, chunks of {c.chunk} that carry {length - 1}': Chunks(data, many, c.chunk, length - 1, tensors=tensors)}
-    def measure(chunks):
-        def run():
-            seed_everything(0)
-            return packed_pass(PackedBatches(chunks, batch_size, shuffle=True), build_model(data, 'default'), batch_size)
+                f'{OURS}, chunks of {chunk} that carry {length - 1}': Chunks(data, many, chunk, length - 1, tensors=tensors),
+                f'{OURS}, chunks of {c.chunk} that carry {c.carry}': Chunks(data, many, c.chunk, c.carry, tensors=tensors)}
+    for size in batch_sizes:
+        def measure(chunks):
+            def run():
+                seed_everything(0)
+                return packed_pass(PackedBatches(chunks, size, shuffle=True), build_model(data, 'default'), size)
+            return run
+        found = alternate({name: measure(chunks) for name, chunks in variants.items()}, setting.repeat, f'packed, {size}')
+        yield from table(f'training, default, batch {size}, windows or chunks', 'examples/s', found, list(variants)[:1])
+
+def dropout_job(setting, data, shape=(64, 64, 64), calls=50):
+    "Dropout of the stream's tokens, there and back: PyTorch's, and ours that draws fewer random numbers"
+    x = torch.randn(shape, requires_grad=True)
+    def measure(layer):
+        def run(): return seconds(lambda: [layer(x).sum().backward() for _ in range(calls)]) / calls * 1e3
         return run
-    found = alternate({name: measure(chunks) for name, chunks in variants.items()}, setting.repeat, 'packed')
-    yield from table(f'training, default, batch {batch_size}, windows or chunks', 'examples/s', found, list(variants)[:1])
+    found = alternate({'torch.nn.Dropout': measure(torch.nn.Dropout(.1)), OURS: measure(QuickDropout(.1))}, setting.repeat, 'dropout')
+    yield from table('dropout of 64 x 64 x 64 numbers, forward and backward', 'ms', found, ['torch.nn.Dropout'])
 
 def catalogue_job(setting, data, calls=100, by_item=64):
-    "All items for one user whose history is as long as a chunk brings: half and 99 % of the calls are at least this quick"
+    "All items for one user, drawn at random or with the longest history there is: half and 99 % of the calls are at least this quick"
     model = build_model(data, 'default').eval()
     c, users = model.config, np.flatnonzero(np.diff(data.offsets) > 1)
     longest = users[np.argsort(-np.diff(data.offsets)[users], kind='stable')[:20]]
-    chunks = Chunks(data, data.offsets[longest + 1] - 1, 1, c.chunk + c.carry)
-    histories = [chunks[torch.tensor([n])][0] for n in range(len(chunks))]
+    drawn = np.random.default_rng(0).permutation(users)[:calls]
+    def histories(users):
+        chunks = Chunks(data, np.sort(data.offsets[users + 1] - 1), 1, c.chunk + c.carry)
+        return [chunks[torch.tensor([n])][0] for n in range(len(chunks))]
     names = ('user', 'user_features', 'item', 'rating', 'time', 'place', 'padding_mask')
     items = torch.arange(len(data.items))[None]
     def catalogue(h): return model.ask(model.encode(**{name: h[name] for name in names}), items, h['target_time'], h['target_place'])[0]
     def one(h, item): return model(**{**h, 'target_item': torch.tensor([[item]])})
     def each(h, count): return [one(h, item) for item in range(count)]
     with torch.inference_mode():
-        scores = catalogue(histories[0])
-        if not torch.allclose(scores[:by_item], torch.cat(each(histories[0], by_item)), atol=1e-5): raise SystemExit('nothing was measured: answers differ')
-        def timed(function, count):
-            taken = [seconds(lambda: function(histories[n % len(histories)])) * 1e3 for n in range(count)]
-            return np.quantile(taken, [.5, .99])
-        share = len(data.items) / by_item
-        measures = {'item by item': lambda: timed(lambda h: each(h, by_item), 5) * share, OURS: lambda: timed(catalogue, calls)}
-        found = alternate(measures, setting.repeat, 'catalogue')
-    for at, what in enumerate(('half of the calls', '99 % of the calls')):
-        rows = {name: [float(values[at]) for values in rounds] for name, rounds in found.items()}
-        yield from table(f'whole catalogue for one user, {what}', 'ms', rows, ['item by item'])
+        for who, asked in (f'with {c.chunk + c.carry} ratings', histories(longest)), ('drawn at random', histories(drawn)):
+            scores = catalogue(asked[0])
+            if not torch.allclose(scores[:by_item], torch.cat(each(asked[0], by_item)), atol=1e-5): raise SystemExit('nothing was measured: answers differ')
+            def timed(function, count):
+                taken = [seconds(lambda: function(asked[n % len(asked)])) * 1e3 for n in range(count)]
+                return np.quantile(taken, [.5, .99])
+            share = len(data.items) / by_item
+            measures = {'item by item': lambda: timed(lambda h: each(h, by_item), 5) * share, OURS: lambda: timed(catalogue, calls)}
+            found = alternate(measures, setting.repeat, f'catalogue, users {who}')
+            for at, what in enumerate(('half of the calls', '99 % of the calls')):
+                rows = {name: [float(values[at]) for values in rounds] for name, rounds in found.items()}
+                yield from table(f'whole catalogue for one user {who}, {what}', 'ms', rows, ['item by item'])
 
 
 # --- Memory
@@ -381,7 +398,7 @@ JOBS |= {f'evaluation, {preset}, length {length}': partial(evaluation_job, prese
          for preset, length in (('pytorch', 10), ('keras', 4))}
 JOBS |= {f'optimizer, {kind.__name__}, {preset}': partial(optimizer_job, preset=preset, length=length, kind=kind)
          for preset, length, kind in (('pytorch', 10, torch.optim.AdamW), ('keras', 4, torch.optim.Adagrad))}
-JOBS |= {'packed': packed_job, 'catalogue': catalogue_job, 'memory': memory_job}
+JOBS |= {'packed': packed_job, 'dropout': dropout_job, 'catalogue': catalogue_job, 'memory': memory_job}
 
 def locate(data):
     "Folder or archive of the data; all measurements start there, so it must be the original in the layout of ml-1m"

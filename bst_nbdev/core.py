@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['UNKNOWN', 'logger', 'BSTError', 'DataError', 'DownloadError', 'ConfigError', 'CheckpointError', 'MissingExtraError',
-           'check_choice', 'check_at_least', 'require_extra', 'check_seed', 'seed_everything', 'show_progress',
-           'progress', 'atomic_path', 'check_writable', 'file_digest', 'library_versions', 'source_commit']
+           'check_choice', 'check_at_least', 'JSONConfig', 'require_extra', 'check_seed', 'seed_everything',
+           'show_progress', 'progress', 'atomic_path', 'check_writable', 'file_digest', 'library_versions',
+           'source_commit']
 
-# %% ../nbs/00_core.ipynb #6fada21d
+# %% ../nbs/00_core.ipynb #6ba25179
 import hashlib
 import importlib
 import logging
@@ -17,6 +18,7 @@ import shutil
 import subprocess
 import tempfile
 from contextlib import contextmanager
+from dataclasses import asdict, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -64,6 +66,22 @@ def check_at_least(
     "Return `value`, or raise a `ConfigError` that says what to give"
     if value < least: raise ConfigError(f"{name} is {value}: give {least} or more")
     return value
+
+# %% ../nbs/00_core.ipynb #cab1165c
+class JSONConfig:
+    "What makes a dataclass of plain values go to JSON and back"
+    def to_dict(self) -> dict:  # Plain values, ready for JSON
+        "The settings by name"
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls,
+        values: dict,  # What `to_dict` gave, before or after JSON
+    ):  # The same configuration
+        "The configuration that `to_dict` was called on"
+        extra = set(values) - {f.name for f in fields(cls)}
+        if extra: raise ConfigError(f"unknown settings {sorted(extra)}: this configuration is of another version")
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 # %% ../nbs/00_core.ipynb #8f882710
 def require_extra(

@@ -6,7 +6,8 @@
 __all__ = ['GENRES', 'IdEmbedding', 'ItemEmbedding', 'year_periods', 'UserEmbedding', 'LearnedPosition', 'log_bucket',
            'gap_bucket', 'TimeGapPosition', 'MultiplyRating', 'EmbedRating']
 
-# %% ../nbs/03_embedding.ipynb #fc3fa5c3
+# %% ../nbs/03_embedding.ipynb #8a52b5de
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -86,6 +87,17 @@ def year_periods(
     if not (year > 0).any(): return torch.zeros_like(year), 1
     period = torch.where(year > 0, (year - year[year > 0].min()) // span + 1, 0).int()
     return period, int(period.max()) + 1
+
+# %% ../nbs/03_embedding.ipynb #474d6f63
+def _set_catalogue(self,
+    genres,  # Flags (M, G)
+    year,  # Release years (M), 0 where unknown
+):
+    "Fill the fixed tables"
+    if self.genres != 'none': self.flags.copy_(torch.from_numpy(np.array(genres)))
+    if hasattr(self, 'period'): self.periods.copy_(year_periods(np.array(year))[0])
+
+ItemEmbedding.set_catalogue = _set_catalogue
 
 # %% ../nbs/03_embedding.ipynb #508126cb
 class UserEmbedding(nn.Module):

@@ -6,19 +6,19 @@
 __all__ = ['STREAM_PRESETS', 'PairBias', 'QuickDropout', 'StreamBlock', 'StreamConfig', 'StreamBST', 'Memory', 'rating_class',
            'mean_rating', 'median_rating', 'make_stream_loss', 'make_stream_config', 'make_stream_model']
 
-# %% ../nbs/06a_stream.ipynb #d06fb36a
+# %% ../nbs/06a_stream.ipynb #0f5c3f1a
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .core import ConfigError, check_at_least, check_choice
+from .core import ConfigError, JSONConfig, check_at_least, check_choice
 from .data import Interactions
-from .embedding import EmbedRating, IdEmbedding, ItemEmbedding, UserEmbedding, log_bucket, year_periods
+from .embedding import EmbedRating, IdEmbedding, ItemEmbedding, UserEmbedding, log_bucket
+from .model import count_parameters, data_sizes
 from .packing import SIDES, visible
 from .transformer import feed_forward
 
@@ -122,9 +122,9 @@ def _block_forward(self,
 
 StreamBlock.forward = _block_forward
 
-# %% ../nbs/06a_stream.ipynb #16cba00b
+# %% ../nbs/06a_stream.ipynb #6b1d3c8e
 @dataclass(frozen=True)
-class StreamConfig:
+class StreamConfig(JSONConfig):
     "What shapes a `StreamBST`; sizes of tables count row 0"
     users: int  # Rows of the user table
     items: int  # Rows of the item table
@@ -139,12 +139,12 @@ class StreamConfig:
     hidden: int = 128  # Width of the feed-forward layer
     context: str = 'past'  # What a target sees: 'past', or 'both' sides where ratings are to be filled in
     chunk: int = 128  # Places of a user's sequence whose targets share a reading; 1 = a window for each target
-    carry: int = 64  # Ratings of history that each target sees at least, if there are so many
+    carry: int = 128  # Ratings of history that each target sees at least, if there are so many
     dropout: float = .1  # In the blocks
     embedding_dropout: float = .1  # Of the tokens
     history_dropout: float = .3  # Share of the ratings of a history that are hidden while training
     recency: float = .8  # Slope of a layer's steepest head at the start, per doubling of the distance; its first head has none
-    factors: int = 0  # Width of a factorisation (user times item) that is added to the scores; 0 leaves it out
+    factors: int = 32  # Width of a factorisation (user times item) that is added to the scores; 0 leaves it out
     unknown_user_rate: float = 0.  # Share of user ids hidden while training
     unknown_item_rate: float = 0.  # Share of item ids hidden while training
     objective: str = 'rating'  # 'rating' or 'click'
@@ -153,7 +153,7 @@ class StreamConfig:
 
     def __post_init__(self): _check_config(self)
 
-# %% ../nbs/06a_stream.ipynb #7e92151e
+# %% ../nbs/06a_stream.ipynb #4a437f47
 def _check_config(self):
     choices = dict(context=SIDES, objective=('rating', 'click'), kind=('stream',))
     for name in choices: check_choice(name, getattr(self, name), choices[name])
@@ -164,18 +164,6 @@ def _check_config(self):
         if not math.isfinite(getattr(self, name)): raise ConfigError(f"{name} is {getattr(self, name)}: give a number")
     for name in 'dropout', 'embedding_dropout', 'history_dropout', 'unknown_user_rate', 'unknown_item_rate':
         if not 0 <= getattr(self, name) < 1: raise ConfigError(f"{name} {getattr(self, name)} is no share: give 0 or more and less than 1")
-
-def _config_to_dict(self) -> dict:
-    "Plain values, ready for JSON"
-    return asdict(self)
-
-def _config_from_dict(cls, values: dict):
-    "The configuration that `to_dict` was called on"
-    extra = set(values) - {f.name for f in fields(cls)}
-    if extra: raise ConfigError(f"unknown settings {sorted(extra)}: this configuration is of another version")
-    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-
-StreamConfig.to_dict, StreamConfig.from_dict = _config_to_dict, classmethod(_config_from_dict)
 
 # %% ../nbs/06a_stream.ipynb #720cd3c8
 class StreamBST(nn.Module):
@@ -215,13 +203,13 @@ def _tokens(self, user, item, rating, padding_mask):
 
 StreamBST.tokens = _tokens
 
-# %% ../nbs/06a_stream.ipynb #4067e272
+# %% ../nbs/06a_stream.ipynb #f4117437
 def _hide(self, padding_mask, *history):
     "A history without what is hidden while training, each (B, S) -> (B, S'), and its padding mask first"
     if not (self.training and self.config.history_dropout): return padding_mask, *history
     hidden = padding_mask | (torch.rand(padding_mask.shape, device=padding_mask.device) < self.config.history_dropout)
     longest = max(int((~hidden).sum(1).max()), 1)
-    order = hidden.to(torch.uint8).argsort(dim=1, stable=True)[:, :longest]                                            # visible ones first (B, S')
+    order = hidden.to(torch.uint8).argsort(dim=1, stable=True)[:, :longest]                        # visible ones first (B, S')
     return tuple(x.gather(1, order) for x in (hidden, *history))
 
 StreamBST.hide = _hide
@@ -295,14 +283,13 @@ def _forward(self,
 
 StreamBST.forward = _forward
 
-# %% ../nbs/06a_stream.ipynb #8dd914ed
+# %% ../nbs/06a_stream.ipynb #80c1529f
 def _set_catalogue(self,
     genres,  # Flags (M, G)
     year,  # Release years (M), 0 where unknown
 ) -> 'StreamBST':
     "Fill the fixed tables of the items"
-    if self.config.num_genres: self.item.flags.copy_(torch.from_numpy(np.array(genres)))
-    if self.config.num_periods: self.item.periods.copy_(year_periods(np.array(year))[0])
+    self.item.set_catalogue(genres, year)
     return self
 
 def _set_training(self,
@@ -355,38 +342,30 @@ def make_stream_loss(
         return lambda scores, label: F.binary_cross_entropy_with_logits(scores, (label >= config.threshold).float())
     return lambda scores, label: F.cross_entropy(scores, rating_class(label, config.rating_values))
 
-# %% ../nbs/06a_stream.ipynb #f97081b2
+# %% ../nbs/06a_stream.ipynb #4bfec8ed
+_TRAINING = dict(epochs=4, batch_size=1024, optimizer='adamw', learning_rate=.002, schedule='one-cycle', weight_decay=.01,
+                 embedding_decay=1., beta2=.98, averaging=.1)
+
 STREAM_PRESETS = {
     'default': dict(
         source='this project: one reading of the history, many questions, a distribution for an answer',
         departures='Not a published model. From the paper: a transformer over what a user did, with the time between as the position.',
-        model=dict(width=64, layers=2, heads=4, hidden=128, chunk=128, carry=128, factors=32, history_dropout=.3, embedding_dropout=.1),
-        training=dict(epochs=4, batch_size=1024, optimizer='adamw', learning_rate=.002, schedule='one-cycle', weight_decay=.01,
-                      embedding_decay=1., beta2=.98, averaging=.1),
-        scaled=True),
+        model={}, training=_TRAINING, scaled=True),
     'fill-in': dict(
         source='this project: the default with later ratings visible too, to fill in what is missing between known ones',
         departures='Not a published model. Only for protocols that do not ask to foresee.',
-        model=dict(width=64, layers=2, heads=4, hidden=128, context='both', chunk=128, carry=128, recency=0., history_dropout=.2,
-                   embedding_dropout=.1),
-        training=dict(epochs=5, batch_size=1024, optimizer='adamw', learning_rate=.002, schedule='one-cycle', weight_decay=.01,
-                      embedding_decay=1., beta2=.98, averaging=.1),
-        scaled=True),
+        model=dict(context='both', recency=0., factors=0, history_dropout=.2), training={**_TRAINING, 'epochs': 5}, scaled=True),
 }
 
-# %% ../nbs/06a_stream.ipynb #71fa559b
+# %% ../nbs/06a_stream.ipynb #253e55d1
 def make_stream_config(
     interactions: Interactions,  # The data, for its sizes
     preset: str = 'default',  # One of `STREAM_PRESETS`
     **overrides,  # Settings of `StreamConfig` to use instead of the preset's
 ) -> StreamConfig:  # Ready for `StreamBST`
     "Configuration of a preset for given data"
-    rows = {name: len(feature.values) for name, feature in interactions.user_features.items()}
-    periods = year_periods(np.array(interactions.year))[1]
-    sizes = dict(users=len(interactions.users), items=len(interactions.items), features=tuple(rows), feature_rows=tuple(rows.values()),
-                 num_genres=len(interactions.genre_names), rating_values=tuple(map(float, interactions.rating_values)),
-                 num_periods=periods if periods > 1 else 0)
-    return StreamConfig.from_dict({**sizes, **STREAM_PRESETS[check_choice('preset', preset, STREAM_PRESETS)]['model'], **overrides})
+    choices = STREAM_PRESETS[check_choice('preset', preset, STREAM_PRESETS)]['model']
+    return StreamConfig.from_dict({**data_sizes(interactions), **choices, **overrides})
 
 def make_stream_model(
     interactions: Interactions,  # The data, for its sizes and its catalogue
@@ -396,22 +375,14 @@ def make_stream_model(
     "A model for given data by the name of a preset"
     return StreamBST(make_stream_config(interactions, preset, **overrides)).set_catalogue(interactions.genres, interactions.year)
 
-# %% ../nbs/06a_stream.ipynb #a2cff4df
+# %% ../nbs/06a_stream.ipynb #1e13ffec
 def _summary(self,
     unknown_rows: bool = True,  # Count row 0 of each table too
-) -> pd.DataFrame:  # Rows: parts; columns: layer, parameters, trainable; last row: total
+) -> pd.DataFrame:  # As `count_parameters` gives it
     "Parameters of the model, part by part"
-    tables = {f'{name}.weight' for name, m in self.named_modules() if isinstance(m, nn.Embedding)} | {'item.flags'}
-    learnt = {name for name, p in self.named_parameters() if p.requires_grad}
-    rows = []
-    for name, value in self.state_dict().items():
-        if not value.is_floating_point(): continue
+    def part_of(name):
         part = name.split('.')[0]
-        size = value.numel() - (value.shape[1] if name in tables and not unknown_rows else 0)
-        rows.append((part, type(getattr(self, part)).__name__, size, size * (name in learnt)))
-    table = pd.DataFrame(rows, columns=['part', 'layer', 'parameters', 'trainable'])
-    table = table.groupby(['part', 'layer'], sort=False).sum().reset_index('layer')
-    table.loc['total'] = ['', *table[['parameters', 'trainable']].sum()]
-    return table
+        return part, type(getattr(self, part)).__name__
+    return count_parameters(self, part_of, unknown_rows)
 
 StreamBST.summary = _summary

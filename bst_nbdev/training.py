@@ -7,10 +7,10 @@ __all__ = ['OPTIMIZERS', 'SCHEDULES', 'LARGE_TABLE', 'CHECKPOINT_VERSION', 'Trai
            'predict', 'score', 'train_epoch', 'average_weights', 'BestWeights', 'fit', 'plot_history',
            'save_checkpoint', 'load_checkpoint']
 
-# %% ../nbs/07_training.ipynb #440e22af
+# %% ../nbs/07_training.ipynb #6cef8683
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -23,9 +23,10 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 from torch.optim.swa_utils import AveragedModel
 
-from .core import BSTError, CheckpointError, ConfigError, atomic_path, check_at_least, check_choice, file_digest, progress
+from .core import (BSTError, CheckpointError, ConfigError, JSONConfig, atomic_path, check_at_least, check_choice, file_digest,
+                            progress)
 
-# %% ../nbs/07_training.ipynb #98d86463
+# %% ../nbs/07_training.ipynb #6f06ab3c
 OPTIMIZERS = dict(adamw=lambda groups, c, cpu: torch.optim.AdamW(groups, lr=c.learning_rate, betas=(.9, c.beta2), fused=True),
                   adam=lambda groups, c, cpu: torch.optim.Adam(groups, lr=c.learning_rate, betas=(.9, c.beta2), fused=True),
                   adagrad=lambda groups, c, cpu: torch.optim.Adagrad(groups, lr=c.learning_rate, initial_accumulator_value=.1, fused=cpu))
@@ -33,7 +34,7 @@ SCHEDULES = ('constant', 'one-cycle')
 LARGE_TABLE = 100  # rows from which on an embedding table has a weight decay of its own
 
 @dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(JSONConfig):
     "How to train: everything but the model and the data"
     epochs: int = 10  # Passes over the training batches, at most
     batch_size: int = 128  # Examples in a training batch
@@ -55,10 +56,6 @@ class TrainingConfig:
         if not 0 <= self.beta2 < 1: raise ConfigError(f"beta2 {self.beta2} is no share: give 0 or more and less than 1")
         if not 0 <= self.averaging <= 1: raise ConfigError(f"averaging {self.averaging} is no share: give 0 (none) to 1")
         if not 0 < self.learning_rate < float('inf'): raise ConfigError(f"learning_rate is {self.learning_rate}: give a number above 0")
-
-    def to_dict(self) -> dict:
-        "Plain values, ready for JSON"
-        return asdict(self)
 
 # %% ../nbs/07_training.ipynb #2738de10
 def make_optimizer(
