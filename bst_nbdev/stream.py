@@ -107,20 +107,26 @@ class StreamBlock(nn.Module):
         "The feed-forward half alone, for each token by itself"
         return x + self.dropout(self.network(self.norm2(x)))
 
-# %% ../nbs/06a_stream.ipynb #461e50c7
+# %% ../nbs/06a_stream.ipynb #37eb0f30
+def _weights(self,
+    query: torch.Tensor,  # (H * B, L, d)
+    key: torch.Tensor,  # (H * B, S, d)
+    bias: torch.Tensor,  # Added to the scores (H, B, L or 1, S)
+) -> torch.Tensor:  # (H * B, L, S), each row sums to 1
+    "How much each token that looks takes of each token of the history"
+    return torch.baddbmm(bias.flatten(0, 1), query, key.transpose(1, 2), alpha=query.shape[-1] ** -.5).softmax(-1)
+
 def _block_forward(self,
     x: torch.Tensor,  # Tokens that look (B, L, D)
     keys: torch.Tensor,  # What `keys` gave (2, H * B, S, d)
     bias: torch.Tensor,  # Added to the scores (H, B, L or 1, S)
 ) -> torch.Tensor:  # (B, L, D)
     query, (key, value) = self.split(self.query(self.norm1(x)))[0], keys
-    if torch.is_grad_enabled():                                                                                    # the bias learns too
-        score = torch.baddbmm(bias.flatten(0, 1), query, key.transpose(1, 2), alpha=query.shape[-1] ** -.5)       # (H*B, L, S)
-        mixed = (score.softmax(-1) @ value).unflatten(0, (self.heads, -1))                                         # (H, B, L, d)
+    if torch.is_grad_enabled(): mixed = (self.weights(query, key, bias) @ value).unflatten(0, (self.heads, -1))    # (H, B, L, d)
     else: mixed = F.scaled_dot_product_attention(*(y.unflatten(0, (self.heads, -1)) for y in (query, key, value)), attn_mask=bias)
     return self.feed(x + self.dropout(self.out(mixed.permute(1, 2, 0, 3).flatten(2))))                         # (B, L, D)
 
-StreamBlock.forward = _block_forward
+StreamBlock.weights, StreamBlock.forward = _weights, _block_forward
 
 # %% ../nbs/06a_stream.ipynb #6b1d3c8e
 @dataclass(frozen=True)
@@ -250,7 +256,20 @@ def _encode(self,
 
 StreamBST.encode = _encode
 
-# %% ../nbs/06a_stream.ipynb #def53460
+# %% ../nbs/06a_stream.ipynb #7131e8e5
+def _outlook(self,
+    memory: Memory,  # What `encode` gave, for B histories
+    target_time,  # Seconds of the targets (B, T) or (B, 1)
+    target_place,  # Their places (B, T) or (B, 1)
+) -> tuple:  # For each layer (H, B, T or 1, 1 + S)
+    "What attention adds for what each target sees, and -inf for what it does not"
+    sees = visible(memory.place, memory.padding_mask, target_place, self.config.context)                           # (B, T, S)
+    slots = self.pairs.slots(sees, (target_place, memory.place), (target_time, memory.time))
+    return self.pairs(slots, len(self.pairs.user)).unflatten(0, (len(self.blocks), -1)).unbind(0)
+
+StreamBST.outlook = _outlook
+
+# %% ../nbs/06a_stream.ipynb #290bb72e
 def _ask(self,
     memory: Memory,  # What `encode` gave, for B histories
     target_item,  # Rows of the items in question (B, T)
@@ -258,11 +277,8 @@ def _ask(self,
     target_place,  # Their places (B, T), or (B, 1)
 ) -> torch.Tensor:  # Scores of the rating values (B, T, K), or of a click (B, T, 1)
     "Answer for targets, each by itself, from the history before it"
-    sees = visible(memory.place, memory.padding_mask, target_place, self.config.context)                           # (B, T, S)
-    slots = self.pairs.slots(sees, (target_place, memory.place), (target_time, memory.time))
-    bias = self.pairs(slots, len(self.pairs.user)).unflatten(0, (len(self.blocks), -1)).unbind(0)                  # (H, B, T, 1+S) each
     x = self.embedding_dropout(self.item(target_item) + self.asked)                                                # (B, T, D)
-    for block, keys, b in zip(self.blocks, memory.keys, bias): x = block(x, keys, b)
+    for block, keys, bias in zip(self.blocks, memory.keys, self.outlook(memory, target_time, target_place)): x = block(x, keys, bias)
     tendency = self.item_bias(target_item) + self.user_bias(memory.user)[:, None]                                  # (B, T, 1)
     scores = self.out(self.norm(x)) + tendency * self.lever                                                        # (B, T, K)
     if not self.config.factors: return scores

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'SCHEDULES', 'LARGE_TABLE', 'CHECKPOINT_VERSION', 'TrainingConfig', 'make_optimizer', 'make_schedule',
            'predict', 'score', 'train_epoch', 'average_weights', 'BestWeights', 'fit', 'plot_history',
-           'save_checkpoint', 'load_checkpoint']
+           'save_checkpoint', 'load_checkpoint', 'check_files']
 
 # %% ../nbs/07_training.ipynb #6cef8683
 import json
@@ -224,7 +224,7 @@ def plot_history(
     ax.legend()
     return ax
 
-# %% ../nbs/07_training.ipynb #619889f8
+# %% ../nbs/07_training.ipynb #babd6d02
 CHECKPOINT_VERSION = 1
 
 def save_checkpoint(
@@ -238,9 +238,11 @@ def save_checkpoint(
         weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
         try: save_file(weights, scratch/'model.safetensors')
         except SafetensorError as error: raise BSTError(f"cannot write to {folder} ({error}): choose another folder with --out") from error
-        blueprint = dict(version=CHECKPOINT_VERSION, sha256=file_digest(scratch/'model.safetensors'), model=model.config.to_dict())
-        (scratch/'config.json').write_text(json.dumps(blueprint, indent=1))
         if add_files: add_files(scratch)
+        others = {p.name: file_digest(p) for p in sorted(scratch.iterdir()) if p.is_file() and p.suffix not in ('.safetensors', '.png')}
+        blueprint = dict(version=CHECKPOINT_VERSION, sha256=file_digest(scratch/'model.safetensors'), files=others,
+                         model=model.config.to_dict())
+        (scratch/'config.json').write_text(json.dumps(blueprint, indent=1))
     return Path(folder)
 
 # %% ../nbs/07_training.ipynb #bae36f90
@@ -288,3 +290,16 @@ def load_checkpoint(
     if problem := _misfit(weights, model.state_dict()): raise CheckpointError(f"{folder} does not fit its configuration: {problem}")
     model.load_state_dict(weights)
     return model.to(device).eval()
+
+# %% ../nbs/07_training.ipynb #c07dc01b
+def check_files(
+    folder: str | Path,  # What `save_checkpoint` wrote
+) -> Path:  # The folder, if each file is there and as it was
+    "Make sure that nothing in a checkpoint was changed, cut short or lost"
+    folder = Path(folder)
+    blueprint = _read_blueprint(folder)
+    for name, digest in {**blueprint.get('files', {}), 'model.safetensors': blueprint.get('sha256')}.items():
+        if not (folder/name).is_file(): raise CheckpointError(f"{folder/name} is missing: copy the whole folder")
+        if file_digest(folder/name) == digest: continue
+        raise CheckpointError(f"{folder/name} is not what was saved (its checksum differs): copy it again")
+    return folder
