@@ -128,7 +128,7 @@ def _block_forward(self,
 
 StreamBlock.weights, StreamBlock.forward = _weights, _block_forward
 
-# %% ../nbs/06a_stream.ipynb #6ec4abb1
+# %% ../nbs/06a_stream.ipynb #6b1d3c8e
 @dataclass(frozen=True)
 class StreamConfig(JSONConfig):
     "What shapes a `StreamBST`; sizes of tables count row 0"
@@ -149,7 +149,7 @@ class StreamConfig(JSONConfig):
     dropout: float = .1  # In the blocks
     embedding_dropout: float = .1  # Of the tokens
     history_dropout: float = .3  # Share of the ratings of a history that are hidden while training
-    recency: float = 0.  # Slope of a layer's steepest head at the start, per doubling of the distance; its first head has none
+    recency: float = .8  # Slope of a layer's steepest head at the start, per doubling of the distance; its first head has none
     factors: int = 32  # Width of a factorisation (user times item) that is added to the scores; 0 leaves it out
     unknown_user_rate: float = 0.  # Share of user ids hidden while training
     unknown_item_rate: float = 0.  # Share of item ids hidden while training
@@ -358,7 +358,7 @@ def make_stream_loss(
         return lambda scores, label: F.binary_cross_entropy_with_logits(scores, (label >= config.threshold).float())
     return lambda scores, label: F.cross_entropy(scores, rating_class(label, config.rating_values))
 
-# %% ../nbs/06a_stream.ipynb #a110ce08
+# %% ../nbs/06a_stream.ipynb #4bfec8ed
 _TRAINING = dict(epochs=4, batch_size=1024, optimizer='adamw', learning_rate=.002, schedule='one-cycle', weight_decay=.01,
                  embedding_decay=1., beta2=.98, averaging=.1)
 
@@ -370,7 +370,7 @@ STREAM_PRESETS = {
     'fill-in': dict(
         source='this project: the default with later ratings visible too, to fill in what is missing between known ones',
         departures='Not a published model. Only for protocols that do not ask to foresee.',
-        model=dict(context='both', factors=0, history_dropout=.2), training={**_TRAINING, 'epochs': 5}, scaled=True),
+        model=dict(context='both', recency=0., factors=0, history_dropout=.2), training={**_TRAINING, 'epochs': 5}, scaled=True),
 }
 
 # %% ../nbs/06a_stream.ipynb #253e55d1
