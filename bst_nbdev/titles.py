@@ -51,19 +51,19 @@ class TitleIndex:
         genres = ['|'.join(c.genre_names[g] for g in np.flatnonzero(flags)) for flags in c.genres[rows]]
         return pd.DataFrame(dict(item=c.items.decode(rows), title=c.titles[rows], year=self.years[rows], genres=genres))
 
-# %% ../nbs/10_titles.ipynb #abb40672
+# %% ../nbs/10_titles.ipynb #b0482fc5
 def _rank(self, query):
-    "How well each item fits: 0 the same title, 1 begins so, 2 has all words, 3 does not fit ([M])"
+    "How well each item fits: 0 the same title, 1 begins with these words, 2 has them all, 3 begins with a part, 4 does not fit ([M])"
     words, year = title_words(query)
-    if not words: return np.full(len(self.words), 3)
+    if not words: return np.full(len(self.words), 4)
     parts = set(words.split())
     def one(own, own_year):
         if own == words: return 0
-        if own.startswith(words): return 1
-        return 2 if parts <= {*own.split(), str(own_year)} else 3
+        if own.startswith(words + ' '): return 1
+        return 2 if parts <= {*own.split(), str(own_year)} else 3 if own.startswith(words) else 4
     ranks = np.array([one(*item) for item in zip(self.words, self.years)])
-    if year: ranks[self.years != year] = 3
-    ranks[UNKNOWN] = 3
+    if year: ranks[self.years != year] = 4
+    ranks[UNKNOWN] = 4
     return ranks
 
 def _candidates(self,
@@ -72,7 +72,7 @@ def _candidates(self,
 ) -> np.ndarray:  # Row numbers, best first (int, [n])
     "Items that may be meant"
     ranks = _rank(self, query)
-    rows = np.flatnonzero(ranks < 3)
+    rows = np.flatnonzero(ranks < 4)
     if not len(rows):
         near = difflib.get_close_matches(title_words(query)[0], set(self.words) - {''}, limit, .7)
         return np.array([row for words in near for row in range(1, len(self.words)) if self.words[row] == words], int)[:limit]
@@ -87,7 +87,7 @@ def _find(self,
 
 TitleIndex.candidates, TitleIndex.find = _candidates, _find
 
-# %% ../nbs/10_titles.ipynb #f6c13e75
+# %% ../nbs/10_titles.ipynb #b498abd1
 class ItemError(BSTError, KeyError):
     "An item that is not known, or may be several"
     def __str__(self): return self.args[0]  # a KeyError would quote it
@@ -101,15 +101,15 @@ def _row(self,
         if (row := int(c.items.encode(np.array([wanted]))[0])) != UNKNOWN: return row
         if not isinstance(wanted, str): raise ItemError(f"no item has the id {wanted!r}: give an id of the data, or a title")
     rows, ranks = self.candidates(wanted, len(self.words)), _rank(self, wanted)
-    same = rows[ranks[rows] == 0]
-    if len(same) == 1 or len(rows) == 1 and ranks[rows[0]] < 3: return int(same[0] if len(same) else rows[0])
+    same, whole = rows[ranks[rows] == 0], rows[ranks[rows] < 3]
+    several = same if len(same) else whole if len(whole) else rows
+    if len(several) == 1 and ranks[several[0]] < 4: return int(several[0])
     if c.items.kind == 'int' and not len(same) and re.fullmatch(r'\d{1,18}', wanted.strip()):
         if (row := int(c.items.encode(np.array([int(wanted)]))[0])) != UNKNOWN: return row
     if not len(rows): raise ItemError(f"no item is called {wanted!r}: look for it with find")
-    several = same if len(same) else rows
     listed = self.table(several[:8])
     names = '; '.join(f'{title} (id {item})' for item, title in zip(listed.item, listed.title)) + ('; …' if len(several) > 8 else '')
-    if ranks[several[0]] == 3: raise ItemError(f"no item is called {wanted!r}; did you mean {names}?")
+    if ranks[several[0]] == 4: raise ItemError(f"no item is called {wanted!r}; did you mean {names}?")
     raise ItemError(f"{wanted!r} may be {len(several)} items: {names}: give the id or the whole title")
 
 TitleIndex.row = _row
