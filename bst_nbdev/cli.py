@@ -64,7 +64,7 @@ def run_command(
     print(f'{name}: {message}', file=sys.stderr)
     return code
 
-# %% ../nbs/11_cli.ipynb #e7fc5f7e
+# %% ../nbs/11_cli.ipynb #f2ef4a1e
 def _show(table):
     "Print scores as a table, one line for each method"
     wide = table.pivot(index='model', columns='part', values=['mae', 'mae_median', 'rmse', 'auc']).reindex(table.model.unique())
@@ -101,7 +101,8 @@ def _train(
     _show(run.table)
     folder = save_run(run, out)
     print(f'\ntrained {len(run.history)} epochs in {run.seconds:.0f} s on {run.device}; epoch {run.best_epoch} was best on validation\n'
-          f'saved to {folder} (look at {folder}/learning_curve.png)\n\nnext: bst_evaluate {folder}\n      bst_recommend {folder} --user {interactions.users.ids[0]}')
+          f'saved to {folder} (look at {folder}/learning_curve.png)\n\nnext: bst_evaluate {folder}\n'
+          f'      bst_recommend {folder} --user {interactions.users.ids[0]}\n      bst_serve {folder}')
 
 # %% ../nbs/11_cli.ipynb #3c158348
 _TRAIN_CHOICES = dict(preset=list(PRESETS), protocol=list(PROTOCOLS))
@@ -136,12 +137,13 @@ def bst_evaluate(
     "The command `bst_evaluate`"
     return run_command(_evaluate, 'bst_evaluate', argv)
 
-# %% ../nbs/11_cli.ipynb #a3472577
+# %% ../nbs/11_cli.ipynb #5ea8e97c
 def _read_ratings(file):
     "A table of ratings that somebody wrote"
     try: return pd.read_csv(file)
     except (OSError, ValueError) as error:
-        raise DataError(f"{file} cannot be read as a table of ratings ({str(error).splitlines()[0]}): give a CSV with title and rating") from error
+        what = str(error).splitlines()[0]
+        raise DataError(f"{file} cannot be read as a table of ratings ({what}): give a CSV with title and rating") from error
 
 def _years(text):
     "A year or a span of years as it was typed"

@@ -201,7 +201,7 @@ def _load(cls,
 
 Recommender.load = classmethod(_load)
 
-# %% ../nbs/10a_recommender.ipynb #b99c87bf
+# %% ../nbs/10a_recommender.ipynb #3be78377
 class UserError(BSTError, KeyError):
     "A user that is not known"
     def __str__(self): return self.args[0]  # a KeyError would quote it
@@ -218,6 +218,7 @@ def _ratings_of(self) -> Interactions:
     self._ratings = data
     return data
 
+# %% ../nbs/10a_recommender.ipynb #9ecf4756
 def _history(self,
     given,  # A known user's id, a DataFrame (item or title, rating, timestamp), a list of (title or id, rating), or a `History`
     profile: dict | None = None,  # Of somebody new: features by name, such as {'sex': 'F'}

@@ -14,7 +14,7 @@ import torch
 from .cli import run_command
 from .core import BSTError, ConfigError, check_at_least, require_extra
 
-# %% ../nbs/13_serve.ipynb #9486ad3a
+# %% ../nbs/13_serve.ipynb #7cfb280a
 def check_address(
     host: str,  # An address of this machine
     port: int,  # 0 for any free one
@@ -22,7 +22,8 @@ def check_address(
     "Make sure that a service can listen there"
     if not 0 <= port < 2**16: raise ConfigError(f"port is {port}: give 1 to 65535, or 0 for any free one")
     try:
-        with socket.create_server((host, port), family=socket.AF_INET6 if ':' in host else socket.AF_INET) as there: return there.getsockname()[1]
+        family = socket.AF_INET6 if ':' in host else socket.AF_INET
+        with socket.create_server((host, port), family=family) as there: return there.getsockname()[1]
     except OSError as error:
         raise BSTError(f"cannot listen on {host} port {port} ({error.strerror or error}): choose another --port, or --host") from error
 

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['MOST_RATINGS', 'MOST_ITEMS', 'MOST_K', 'MOST_TEXT', 'MOST_BYTES', 'Number', 'Text', 'Name', 'Count', 'Year', 'POLICY',
            'SAFE', 'Busy', 'Batcher', 'Strict', 'Rated', 'Asker', 'PredictRequest', 'RecommendRequest',
-           'ExplainRequest', 'SmallBodies', 'failure', 'answer_questions', 'records', 'Service', 'add_errors',
+           'ExplainRequest', 'SmallBodies', 'failure', 'answer_questions', 'records', 'plain', 'Service', 'add_errors',
            'make_app', 'add_routes', 'add_pages']
 
-# %% ../nbs/12_service.ipynb #f05b1e37
+# %% ../nbs/12_service.ipynb #a0b2026f
 import asyncio
 import queue
 import threading
@@ -20,11 +20,12 @@ from typing import Annotated
 import numpy as np
 
 from . import __version__
-from .core import BSTError, ConfigError, check_at_least, logger, require_extra
+from .core import BSTError, check_at_least, logger, require_extra
 from .explain import Recommender
 from .recommender import UserError, read_answers, score_items
 from .titles import ItemError
 
+# %% ../nbs/12_service.ipynb #4ae0ae26
 for module in 'fastapi', 'fastapi_offline', 'pydantic': require_extra(module, 'serve')  # says what to install
 
 # %% ../nbs/12_service.ipynb #0ba3fb2a
@@ -94,7 +95,7 @@ def _work(self):
 
 Batcher._work = _work
 
-# %% ../nbs/12_service.ipynb #55d41d90
+# %% ../nbs/12_service.ipynb #d661c67b
 MOST_RATINGS, MOST_ITEMS, MOST_K, MOST_TEXT, MOST_BYTES = 500, 100, 100, 200, 256 * 1024  # of one request
 
 Number = Annotated[int, Field(strict=True, ge=-2**53, le=2**53)]
@@ -120,6 +121,7 @@ class Asker(Strict):
 
     @model_validator(mode='after')
     def one_of_both(self):
+        "Somebody known or somebody new"
         if (self.user is None) == (self.ratings is None): raise ValueError('give either user or ratings')
         return self
 
@@ -173,7 +175,7 @@ def failure(
     "The shape of every error"
     return JSONResponse(dict(error=message), status, headers)
 
-# %% ../nbs/12_service.ipynb #1b75e583
+# %% ../nbs/12_service.ipynb #ffcd597d
 def answer_questions(
     recommender: Recommender,  # Whose model
 ):  # Function for a `Batcher`: questions are (history, function of its scores (M, K)), or (None, function of nothing)
@@ -193,7 +195,13 @@ def records(
     rows = table.drop(columns=chances).to_dict('records')
     if chances:
         for row, values in zip(rows, table[chances].to_numpy()): row['distribution'] = [round(float(v), 5) for v in values]
-    return [{name: value.item() if isinstance(value, np.generic) else value for name, value in row.items()} for row in rows]
+    return [{name: plain(value) for name, value in row.items()} for row in rows]
+
+def plain(
+    value,  # A number of NumPy's, or anything else
+):  # The same as Python has it
+    "What JSON can write"
+    return value.item() if isinstance(value, np.generic) else value
 
 # %% ../nbs/12_service.ipynb #dee4afc0
 class Service:
@@ -221,7 +229,7 @@ class Service:
         given = asker.user if asker.ratings is None else [(rated.item, rated.rating) for rated in asker.ratings]
         return self.recommender.history(given, asker.profile if asker.ratings is not None else None)
 
-# %% ../nbs/12_service.ipynb #35c1cbca
+# %% ../nbs/12_service.ipynb #26e7c19c
 async def _predict(self, request):
     r = self.recommender
     rows, history = np.array([r.index.row(item) for item in request.items]), self.history(request)
@@ -238,8 +246,8 @@ async def _explain(self, request):
     r, history = self.recommender, self.history(request)
     r.index.row(request.item)
     table = await self.ask(None, lambda: r.explain(history, request.item, request.k))
-    about = {name: value for name, value in table.attrs.items() if not name.startswith('p(')}
-    return dict(about={name: value.item() if isinstance(value, np.generic) else value for name, value in about.items()}, items=records(table))
+    about = {name: plain(value) for name, value in table.attrs.items() if not name.startswith('p(')}
+    return dict(about=about, items=records(table))
 
 Service.predict, Service.recommend, Service.explain = _predict, _recommend, _explain
 
@@ -266,7 +274,7 @@ def add_errors(
     app.add_exception_handler(Exception, unforeseen)
     return app
 
-# %% ../nbs/12_service.ipynb #7e1d5a45
+# %% ../nbs/12_service.ipynb #6e467a92
 def make_app(
     recommender: Recommender,  # What answers
     hosts: tuple[str, ...] = ('127.0.0.1', 'localhost', '[::1]'),  # Names under which it may be called; '*' for any
@@ -278,7 +286,8 @@ def make_app(
     async def lifespan(app):
         yield
         await asyncio.to_thread(service.batcher.close)
-    errors = {status: dict(description=text) for status, text in {404: 'not known', 413: 'too much', 422: 'what to change', 503: 'busy'}.items()}
+    errors = {404: 'not known', 413: 'too much', 422: 'what to change', 503: 'busy'}
+    errors = {status: dict(description=text) for status, text in errors.items()}
     app = FastAPIOffline(title='bst_nbdev', version=__version__, lifespan=lifespan, redoc_url=None, responses=errors,
                          description='Recommendations of a Behavior Sequence Transformer')
     app.state.service = service
@@ -286,7 +295,7 @@ def make_app(
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
     return add_pages(add_routes(add_errors(app), service))
 
-# %% ../nbs/12_service.ipynb #2b271999
+# %% ../nbs/12_service.ipynb #a2268a07
 def add_routes(
     app: FastAPI,  # To which
     service: Service,  # What they do
@@ -297,11 +306,13 @@ def add_routes(
     @app.get('/health')
     async def health() -> dict:
         "Whether the service answers, and with what"
-        return dict(status='ok', data=r.catalogue.name, items=c.items - 1, users=c.users - 1, objective=c.objective, preset=r.about['recipe']['preset'],
-                    rating_values=r.catalogue.rating_values, genres=r.catalogue.genre_names, waiting=service.batcher.waiting.qsize())
+        return dict(status='ok', data=r.catalogue.name, items=c.items - 1, users=c.users - 1, objective=c.objective,
+                    preset=r.about['recipe']['preset'], rating_values=r.catalogue.rating_values, genres=r.catalogue.genre_names,
+                    waiting=service.batcher.waiting.qsize())
 
     @app.get('/items')
-    async def items(query: Annotated[str, Query(max_length=MOST_TEXT)] = '', limit: Annotated[int, Query(ge=1, le=MOST_ITEMS)] = 10) -> dict:
+    async def items(query: Annotated[str, Query(max_length=MOST_TEXT)] = '',
+                    limit: Annotated[int, Query(ge=1, le=MOST_ITEMS)] = 10) -> dict:
         "Items by a part of their title; the most rated ones if there is none"
         rows = r.index.candidates(query, limit) if query.strip() else np.argsort(-r.popularity[1:], kind='stable')[:limit] + 1
         return dict(items=records(r.index.table(rows)))
@@ -315,9 +326,10 @@ def add_routes(
     for route in predict, recommend, explain: route.__doc__ = None
     return app
 
-# %% ../nbs/12_service.ipynb #7bfe591c
-POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-SAFE = {'X-Content-Type-Options': 'nosniff', 'Referrer-Policy': 'no-referrer'}
+# %% ../nbs/12_service.ipynb #1426053a
+POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; "
+          "form-action 'none'; frame-ancestors 'none'")
+SAFE = {'Content-Security-Policy': POLICY, 'X-Content-Type-Options': 'nosniff', 'Referrer-Policy': 'no-referrer'}
 
 def add_pages(
     app: FastAPI,  # To which
@@ -327,5 +339,5 @@ def add_pages(
     app.mount('/page', StaticFiles(directory=str(page)), name='page')
 
     @app.get('/', include_in_schema=False)
-    async def start(): return HTMLResponse((page/'index.html').read_text(encoding='utf-8'), headers={'Content-Security-Policy': POLICY, **SAFE})
+    async def start(): return HTMLResponse((page/'index.html').read_text(encoding='utf-8'), headers=SAFE)
     return app
