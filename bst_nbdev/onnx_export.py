@@ -17,7 +17,7 @@ from .core import ConfigError, atomic_path, require_extra
 from .recommender import History, collate
 from .stream import StreamBST
 
-# %% ../nbs/10c_onnx.ipynb #2f299d45
+# %% ../nbs/10c_onnx.ipynb #1dae7248
 INPUTS = ('user', 'user_features', 'item', 'rating', 'time', 'padding_mask', 'target_item', 'now')
 
 class Scorer(nn.Module):
@@ -29,7 +29,16 @@ class Scorer(nn.Module):
         if model.config.kind != 'stream': raise ConfigError('only models that read in chunks can be exported: train with preset default')
         self.model = model.eval()
 
-    def forward(self, user, user_features, item, rating, time, padding_mask, target_item, now):
+    def forward(self,
+        user: torch.Tensor,  # Rows of the users (B)
+        user_features: torch.Tensor,  # Rows of the profile's features (B, F)
+        item: torch.Tensor,  # Rows of the items of the histories (B, S)
+        rating: torch.Tensor,  # Their ratings (B, S)
+        time: torch.Tensor,  # Their seconds (B, S)
+        padding_mask: torch.Tensor,  # True where padded, at the end (B, S)
+        target_item: torch.Tensor,  # Rows of the items in question (B, T)
+        now: torch.Tensor,  # Time of the question, in seconds (B, 1)
+    ) -> torch.Tensor:  # Scores (B, T, K)
         numbers = torch.arange(item.shape[1], device=item.device)
         place = ((2 * numbers + 1) * ~padding_mask).long()                                                          # (B, S)
         after = 2 * (~padding_mask).sum(1, keepdim=True) + 1                                                        # (B, 1)

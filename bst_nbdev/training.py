@@ -224,7 +224,7 @@ def plot_history(
     ax.legend()
     return ax
 
-# %% ../nbs/07_training.ipynb #babd6d02
+# %% ../nbs/07_training.ipynb #4d86bd24
 CHECKPOINT_VERSION = 1
 
 def save_checkpoint(
@@ -239,8 +239,8 @@ def save_checkpoint(
         try: save_file(weights, scratch/'model.safetensors')
         except SafetensorError as error: raise BSTError(f"cannot write to {folder} ({error}): choose another folder with --out") from error
         if add_files: add_files(scratch)
-        others = {p.name: file_digest(p) for p in sorted(scratch.iterdir()) if p.is_file() and p.suffix not in ('.safetensors', '.png')}
-        blueprint = dict(version=CHECKPOINT_VERSION, sha256=file_digest(scratch/'model.safetensors'), files=others,
+        others = [p for p in sorted(scratch.iterdir()) if p.is_file() and p.suffix not in ('.safetensors', '.png', '.md')]
+        blueprint = dict(version=CHECKPOINT_VERSION, sha256=file_digest(scratch/'model.safetensors'), files={p.name: file_digest(p) for p in others},
                          model=model.config.to_dict())
         (scratch/'config.json').write_text(json.dumps(blueprint, indent=1))
     return Path(folder)
