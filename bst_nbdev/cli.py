@@ -64,7 +64,7 @@ def run_command(
     print(f'{name}: {message}', file=sys.stderr)
     return code
 
-# %% ../nbs/11_cli.ipynb #f2ef4a1e
+# %% ../nbs/11_cli.ipynb #f6ff6c2f
 def _show(table):
     "Print scores as a table, one line for each method"
     wide = table.pivot(index='model', columns='part', values=['mae', 'mae_median', 'rmse', 'auc']).reindex(table.model.unique())
@@ -102,7 +102,7 @@ def _train(
     folder = save_run(run, out)
     print(f'\ntrained {len(run.history)} epochs in {run.seconds:.0f} s on {run.device}; epoch {run.best_epoch} was best on validation\n'
           f'saved to {folder} (look at {folder}/learning_curve.png)\n\nnext: bst_evaluate {folder}\n'
-          f'      bst_recommend {folder} --user {interactions.users.ids[0]}\n      bst_serve {folder}')
+          f'      bst_recommend {folder} --user {interactions.users.ids[0]}\n      bst_serve --model {folder}')
 
 # %% ../nbs/11_cli.ipynb #3c158348
 _TRAIN_CHOICES = dict(preset=list(PRESETS), protocol=list(PROTOCOLS))

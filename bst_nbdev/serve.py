@@ -34,9 +34,9 @@ def is_loopback(
     try: return ipaddress.ip_address(host).is_loopback
     except ValueError: return host == 'localhost'
 
-# %% ../nbs/13_serve.ipynb #3217f44a
+# %% ../nbs/13_serve.ipynb #9c847328
 def _serve(
-    model: str,  # A run's folder
+    model: str | None = None,  # A run's folder
     host: str = '127.0.0.1',  # Where to listen; 0.0.0.0 lets other machines in
     port: int = 8000,  # 0 for any free one
     data: str | None = None,  # Where the run's data are now, for known users; where they were if not given
@@ -45,6 +45,7 @@ def _serve(
     waiting: int = 64,  # Requests that may wait for the model before others are refused
 ):
     "Serve a trained model over HTTP, with a page to try it"
+    if model is None: raise ConfigError('say which model: --model runs/…, the folder of a run')
     uvicorn = require_extra('uvicorn', 'serve')
     require_extra('fastapi', 'serve'), require_extra('fastapi_offline', 'serve')
     from bst_nbdev.explain import Recommender

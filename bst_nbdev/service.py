@@ -203,7 +203,7 @@ def plain(
     "What JSON can write"
     return value.item() if isinstance(value, np.generic) else value
 
-# %% ../nbs/12_service.ipynb #dee4afc0
+# %% ../nbs/12_service.ipynb #f7825e7b
 class Service:
     "What the routes do"
     def __init__(self,
@@ -211,8 +211,12 @@ class Service:
         most_waiting: int = 64,  # Requests that may wait for the model
         patience: float = 20.,  # Seconds that a request may wait
     ):
-        self.recommender, self.patience = recommender, patience
-        self.batcher = Batcher(answer_questions(recommender), most_waiting)
+        self.recommender, self.patience, self.most_waiting = recommender, patience, most_waiting
+        self.open()
+
+    def open(self):
+        "Start the model's thread, again if it was closed"
+        self.batcher = Batcher(answer_questions(self.recommender), self.most_waiting)
 
     async def ask(self,
         history,  # For `score_items`, or None
@@ -274,7 +278,7 @@ def add_errors(
     app.add_exception_handler(Exception, unforeseen)
     return app
 
-# %% ../nbs/12_service.ipynb #6e467a92
+# %% ../nbs/12_service.ipynb #e476fbea
 def make_app(
     recommender: Recommender,  # What answers
     hosts: tuple[str, ...] = ('127.0.0.1', 'localhost', '[::1]'),  # Names under which it may be called; '*' for any
@@ -284,6 +288,7 @@ def make_app(
     service = Service(recommender, most_waiting)
     @asynccontextmanager
     async def lifespan(app):
+        if service.batcher.closed.is_set(): service.open()  # a second life
         yield
         await asyncio.to_thread(service.batcher.close)
     errors = {404: 'not known', 413: 'too much', 422: 'what to change', 503: 'busy'}

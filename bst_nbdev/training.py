@@ -224,7 +224,7 @@ def plot_history(
     ax.legend()
     return ax
 
-# %% ../nbs/07_training.ipynb #4d86bd24
+# %% ../nbs/07_training.ipynb #7d13cd59
 CHECKPOINT_VERSION = 1
 
 def save_checkpoint(
@@ -240,8 +240,8 @@ def save_checkpoint(
         except SafetensorError as error: raise BSTError(f"cannot write to {folder} ({error}): choose another folder with --out") from error
         if add_files: add_files(scratch)
         others = [p for p in sorted(scratch.iterdir()) if p.is_file() and p.suffix not in ('.safetensors', '.png', '.md')]
-        blueprint = dict(version=CHECKPOINT_VERSION, sha256=file_digest(scratch/'model.safetensors'), files={p.name: file_digest(p) for p in others},
-                         model=model.config.to_dict())
+        blueprint = dict(version=CHECKPOINT_VERSION, sha256=file_digest(scratch/'model.safetensors'), model=model.config.to_dict(),
+                         files={p.name: file_digest(p) for p in others})
         (scratch/'config.json').write_text(json.dumps(blueprint, indent=1))
     return Path(folder)
 
