@@ -40,8 +40,9 @@ from bst_nbdev.data import (data_folder, download, find_layout, load, load_prepa
 from bst_nbdev.evaluation import compare
 from bst_nbdev.model import PRESETS, make_loss, make_model
 from bst_nbdev.packing import Chunks, PackedBatches
-from bst_nbdev.pipeline import Recipe, build
+from bst_nbdev.pipeline import Recipe, Run, build
 from bst_nbdev.presets import build_config, build_loss, build_model, training_settings
+from bst_nbdev.recommender import Recommender, score_items
 from bst_nbdev.sequences import Batches, RatingTensors, Windows, make_batches, make_split, window_targets
 from bst_nbdev.stream import QuickDropout
 from bst_nbdev.training import TrainingConfig, fit, make_optimizer, make_schedule, predict, train_epoch
@@ -343,6 +344,27 @@ def catalogue_job(setting, data, calls=100, by_item=64):
                 yield from table(f'whole catalogue for one user {who}, {what}', 'ms', rows, ['item by item'])
 
 
+def untrained(data, source):
+    "A recommender whose answers mean nothing, and take as long as those of any other"
+    recipe = Recipe(str(source), protocol='leave-last-out')
+    split, _, model = build(recipe, data)
+    history, scores = pd.DataFrame(dict(epoch=[1], best=[True])), pd.DataFrame([dict(protocol=recipe.protocol, model='untrained', part='test')])
+    return Recommender.from_run(Run(recipe, data, split, model.eval(), history, scores, 0., 'cpu'))
+
+def recommend_job(setting, data, calls=50, users=1000):
+    "`recommend` against the model's own time for the same history, and the top 10 of many users in one call"
+    recommender = untrained(data, setting.path)
+    known = [int(user) for user in np.random.default_rng(0).permutation(data.users.ids)[:users]]
+    histories, items = [recommender.known(user) for user in known[:calls]], np.arange(len(data.items))
+    middle = lambda function, asked: float(np.median([seconds(lambda: function(one)) * 1e3 for one in asked]))
+    alone = 'the model alone (score_items)'
+    measures = {alone: lambda: middle(lambda h: score_items(recommender.network, [h], items), histories),
+                f'{OURS}, recommend': lambda: middle(lambda user: recommender.recommend(user, 10), known[:calls])}
+    yield from table('top 10 of the whole catalogue for one user, half of the calls', 'ms', alternate(measures, setting.repeat, 'recommend'), [alone])
+    many = {f'{OURS}, recommend_many': lambda: users / seconds(lambda: recommender.recommend_many(known, 10))}
+    yield from table(f'top 10 of {users:,} users in one call', 'users/s', alternate(many, min(setting.repeat, 3), 'recommend_many'))
+
+
 # --- Memory
 
 def peak_memory():
@@ -398,7 +420,7 @@ JOBS |= {f'evaluation, {preset}, length {length}': partial(evaluation_job, prese
          for preset, length in (('pytorch', 10), ('keras', 4))}
 JOBS |= {f'optimizer, {kind.__name__}, {preset}': partial(optimizer_job, preset=preset, length=length, kind=kind)
          for preset, length, kind in (('pytorch', 10, torch.optim.AdamW), ('keras', 4, torch.optim.Adagrad))}
-JOBS |= {'packed': packed_job, 'dropout': dropout_job, 'catalogue': catalogue_job, 'memory': memory_job}
+JOBS |= {'packed': packed_job, 'dropout': dropout_job, 'catalogue': catalogue_job, 'recommend': recommend_job, 'memory': memory_job}
 
 def locate(data):
     "Folder or archive of the data; all measurements start there, so it must be the original in the layout of ml-1m"

@@ -159,3 +159,15 @@ def test_peak_memory_is_that_of_its_own_process(bench, setting):
     del ballast
 
 def test_memory_of_a_run_is_measured(bench, setting): assert bench.memory_of_run(setting, 'keras', length=4) > 50
+
+
+# --- The service under load
+
+def test_serving_measures_each_load(bench, tmp_path):
+    serving = importlib.import_module('serving')
+    out = tmp_path/'served.csv'
+    serving.main(['--data', 'sample', '--length', '.5', '--clients', '2', '--threads', '1', '--out', str(out)])
+    rows = pd.read_csv(out).set_index('work').value
+    assert (rows[rows.index.str.endswith('errors')] == 0).all()
+    assert rows['sample: service, /recommend, 2 clients'] > 0 and rows['sample: service, memory of the service before'] > 50
+    assert rows['sample: service, /recommend, 1 client, after that'] > 0

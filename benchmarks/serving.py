@@ -1,0 +1,133 @@
+"""How much the service bears, over loopback, into the same result file as the rest: python benchmarks/serving.py --data ml-1m
+
+The service runs in a process of its own, with a model that was never trained (its answers take as long as any). Clients ask for the top
+10 of known users, each as soon as it has its last answer; then requests come at twice the rate that was sustained, whether or not
+others have been answered.
+"""
+import argparse
+import http.client
+import json
+import queue
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from run import COLUMNS, OURS, locate, merge, untrained
+
+from bst_nbdev.core import show_progress, source_commit
+from bst_nbdev.data import load
+
+SERVE = 'import sys; from bst_nbdev.serve import bst_serve; sys.exit(bst_serve())'
+
+def start(folder, data, threads):
+    "(process, port) of a service that listens"
+    command = [sys.executable, '-c', SERVE, '--model', str(folder), '--data', str(data), '--port', '0', '--device', 'cpu', '--threads', str(threads)]
+    process, line = subprocess.Popen(command, stdout=subprocess.PIPE, text=True), ''
+    while 'http://' not in line:
+        line = process.stdout.readline()
+        if not line: raise SystemExit('the service ended before it listened')
+    port = int(line.split('127.0.0.1:')[1].split('/')[0])
+    while True:
+        try: return socket.create_connection(('127.0.0.1', port), timeout=1).close() or (process, port)
+        except OSError: time.sleep(.05)
+
+def ask(connection, user):
+    "(status, milliseconds) of one request"
+    begin = time.perf_counter()
+    connection.request('POST', '/recommend', json.dumps(dict(user=int(user), k=10)), {'Content-Type': 'application/json'})
+    answer = connection.getresponse()
+    answer.read()
+    return answer.status, (time.perf_counter() - begin) * 1e3
+
+def closed_loop(port, users, clients, length):
+    "(requests per second, milliseconds of each, statuses) of clients that ask again as soon as they are answered"
+    found, end = [], time.perf_counter() + length
+    def client(seed):
+        connection, draw = http.client.HTTPConnection('127.0.0.1', port, timeout=60), np.random.default_rng(seed)
+        while time.perf_counter() < end: found.append(ask(connection, draw.choice(users)))
+        connection.close()
+    begin, threads = time.perf_counter(), [threading.Thread(target=client, args=(n,)) for n in range(clients)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+    taken = [took for status, took in found if status == 200]
+    return len(taken) / (time.perf_counter() - begin), taken, Counter(status for status, _ in found)
+
+def open_loop(port, users, rate, length, senders=256):
+    "The same for requests that come at a fixed rate, whatever becomes of the others"
+    found, due, draw = [], queue.Queue(), np.random.default_rng(0)
+    def sender():
+        while (user := due.get()) is not None:
+            connection = http.client.HTTPConnection('127.0.0.1', port, timeout=60)
+            try: found.append(ask(connection, user))
+            except OSError: found.append((0, 0.))                                  # no answer at all
+            finally: connection.close()
+    threads = [threading.Thread(target=sender) for _ in range(senders)]
+    for thread in threads: thread.start()
+    begin = time.perf_counter()
+    for n in range(int(rate * length)):
+        time.sleep(max(begin + n / rate - time.perf_counter(), 0))
+        due.put(draw.choice(users))
+    for _ in threads: due.put(None)
+    for thread in threads: thread.join()
+    taken = [took for status, took in found if status == 200]
+    return len(taken) / (time.perf_counter() - begin), taken, Counter(status for status, _ in found)
+
+def resident(process):
+    "Memory of a process, in MB (10**6 bytes)"
+    line = next(line for line in Path(f'/proc/{process.pid}/status').read_text().splitlines() if line.startswith('VmRSS'))
+    return int(line.split()[1]) * 1024 / 1e6
+
+def rows_of(who, rate, taken, statuses):
+    "Rows of one load"
+    work = f'/recommend, {who}'
+    yield dict(work=work, variant=OURS, value=rate, unit='requests/s')
+    for share, name in (.5, 'half of the answers'), (.99, '99 % of the answers'):
+        yield dict(work=f'{work}: {name}', variant=OURS, value=float(np.quantile(taken, share)) if taken else float('nan'), unit='ms')
+    bad = sum(count for status, count in statuses.items() if status not in (200, 503))
+    yield dict(work=f'{work}: refused with 503', variant=OURS, value=100 * statuses[503] / sum(statuses.values()), unit='%')
+    yield dict(work=f'{work}: errors', variant=OURS, value=bad, unit='requests')
+
+def measure(process, port, users, length, clients):
+    "All loads, one after the other"
+    closed_loop(port, users, 1, min(length, 2))                                    # warm up
+    before, best = resident(process), 0
+    for count in clients:
+        rate, *rest = closed_loop(port, users, count, length)
+        best = max(best, rate)
+        yield from rows_of(f'{count} client' + 's' * (count > 1), rate, *rest)
+    yield from rows_of('twice as many as it sustains', *open_loop(port, users, 2 * best, length))
+    yield dict(work='memory of the service before', variant=OURS, value=before, unit='MB')
+    yield dict(work='memory of the service after twice as many as it sustains', variant=OURS, value=resident(process), unit='MB')
+    yield from rows_of('1 client, after that', *closed_loop(port, users, 1, length))
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--data', default='ml-1m', help='ml-1m, sample, or a .zip or folder like that of ml-1m (default: %(default)s)')
+    parser.add_argument('--out', type=Path, default=Path('results/benchmark.csv'), help='the result file (default: %(default)s)')
+    parser.add_argument('--length', type=float, default=8., help='seconds of each load (default: %(default)s)')
+    parser.add_argument('--clients', type=int, nargs='+', default=[1, 8, 64], help='how many at once (default: 1 8 64)')
+    parser.add_argument('--threads', type=int, default=2, help='cores of the model (default: %(default)s)')
+    a = parser.parse_args(arguments)
+    show_progress(False)
+    path = locate(a.data)
+    data = load(path)
+    with tempfile.TemporaryDirectory() as folder:
+        untrained(data, path).save_pretrained(folder)
+        process, port = start(folder, path, a.threads)
+        try: rows = pd.DataFrame(measure(process, port, data.users.ids, a.length, a.clients))
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+    rows['work'] = f'{data.name}: service, ' + rows['work']
+    rows = rows.assign(device=f'cpu, {a.threads} thread' + 's' * (a.threads > 1), commit=source_commit()).reindex(columns=COLUMNS)
+    merge(a.out, rows)
+    print(rows[['work', 'value', 'unit']].to_string(index=False, header=False, float_format='{:.4g}'.format))
+
+if __name__ == '__main__': main()
