@@ -6,7 +6,7 @@
 __all__ = ['MOST_RATINGS', 'MOST_ITEMS', 'MOST_K', 'MOST_TEXT', 'MOST_BYTES', 'Number', 'Text', 'Name', 'Count', 'Year', 'POLICY',
            'SAFE', 'Busy', 'Batcher', 'Strict', 'Rated', 'Asker', 'PredictRequest', 'RecommendRequest',
            'ExplainRequest', 'SmallBodies', 'failure', 'answer_questions', 'records', 'plain', 'Service', 'add_errors',
-           'make_app', 'add_routes', 'add_pages']
+           'make_app', 'add_routes', 'PageFiles', 'add_pages']
 
 # %% ../nbs/12_service.ipynb #a0b2026f
 import asyncio
@@ -331,17 +331,24 @@ def add_routes(
     for route in predict, recommend, explain: route.__doc__ = None
     return app
 
-# %% ../nbs/12_service.ipynb #1426053a
+# %% ../nbs/12_service.ipynb #41f07076
 POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; "
           "form-action 'none'; frame-ancestors 'none'")
 SAFE = {'Content-Security-Policy': POLICY, 'X-Content-Type-Options': 'nosniff', 'Referrer-Policy': 'no-referrer'}
+
+class PageFiles(StaticFiles):
+    "Files of the page; a browser asks each time whether its copy is still the same"
+    def file_response(self, *args, **kwargs):
+        answer = super().file_response(*args, **kwargs)
+        answer.headers.update({'Cache-Control': 'no-cache', 'X-Content-Type-Options': 'nosniff'})
+        return answer
 
 def add_pages(
     app: FastAPI,  # To which
 ) -> FastAPI:  # The same
     "What a browser shows"
     page = files('bst_nbdev')/'page'
-    app.mount('/page', StaticFiles(directory=str(page)), name='page')
+    app.mount('/page', PageFiles(directory=str(page)), name='page')
 
     @app.get('/', include_in_schema=False)
     async def start(): return HTMLResponse((page/'index.html').read_text(encoding='utf-8'), headers=SAFE)

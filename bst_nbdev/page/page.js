@@ -1,0 +1,383 @@
+// Rate films, see what to watch next, and why. What the service says reaches the page as text only.
+'use strict';
+
+const WAIT = 150;           // milliseconds of quiet before a question is asked
+const MOST = 200;           // ratings that are kept
+const STEP = 10;            // films that a list grows by
+const STARTERS = 8;         // popular films to rate at the start
+const AT_ONCE = 100;        // items that the service takes or gives in one request
+const STAR = 'M12 2.6l2.9 6.2 6.8.8-5 4.7 1.3 6.7-6-3.3-6 3.3 1.3-6.7-5-4.7 6.8-.8z';
+const ARTICLE = /^(.*), (The|An?|Les?|La|El|Los|Las|Il|Der|Die|Das)(?= \(|$)/;
+
+const ratings = new Map();  // item -> {item, title, year, rating}, oldest first
+const rows = new Map();     // item -> its row among the films to rate
+let scale = [], clicks = false, storage = '';   // what the service told at the start
+let popular = [];           // films that many have rated
+let starters = [];          // those of them that have no row yet
+let removed = [];           // what "Start again" took away
+let wanted = STEP;          // films in the list
+let open = null;            // item whose reasons are shown
+
+const $ = id => document.getElementById(id);
+
+function make(tag, properties = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name in node) node[name] = value; else node.setAttribute(name, value);
+  }
+  node.append(...children);
+  return node;
+}
+
+const unseen = text => make('span', {className: 'unseen'}, text);
+const plain = ({title}) => title.replace(/\s*\(\d{4}\)\s*$/, '').replace(ARTICLE, '$2 $1') || title;
+const note = ({year, genres}) => [year || '', (genres ?? '').replaceAll('|', ', ')].filter(Boolean).join(' · ');
+const named = (film, more) => make('span', {className: 'name'}, plain(film), ' ', make('span', {className: 'note'}, String(more)));
+const percent = share => Math.round(100 * share);
+const count = (n, one, many = `${one}s`) => `${n.toLocaleString('en')} ${n === 1 ? one : many}`;
+
+function debounce(work) {
+  let timer;
+  return () => { clearTimeout(timer); timer = setTimeout(work, WAIT); };
+}
+
+// --- Asking: a channel is one kind of question, and only its newest one counts
+
+const channels = new Map(), troubles = new Map();
+
+async function ask(channel, path, body) {
+  channels.get(channel)?.abort();
+  const mine = new AbortController();
+  channels.set(channel, mine);
+  const post = body && {method: 'POST', headers: {'Content-Type': 'application/json'}, body: JSON.stringify(body)};
+  let answer, found;
+  try {
+    answer = await fetch(path, {signal: mine.signal, ...post});
+    found = await answer.json().catch(() => null);
+  } catch { /* told below */ }
+  mine.signal.throwIfAborted();
+  if (!answer) throw new Error('the service does not answer');
+  if (!answer.ok || !found) throw Object.assign(new Error(found?.error ?? `the service says ${answer.status}`), {status: answer.status});
+  return found;
+}
+
+function cancel(channel) {
+  channels.get(channel)?.abort();
+  troubles.delete(channel);
+  showTrouble();
+}
+
+async function attempt(channel, work) {
+  try {
+    await work();
+    troubles.delete(channel);
+  } catch (error) {
+    if (error.name === 'AbortError') return;
+    troubles.set(channel, {text: error.message, again: () => attempt(channel, work)});
+  }
+  showTrouble();
+}
+
+function showTrouble() {
+  const [first] = troubles.values();
+  if (!first && document.activeElement === $('retry')) $('find').focus();
+  $('trouble').textContent = first ? `That did not work: ${first.text}.` : '';
+  $('retry').hidden = !first;
+}
+
+$('retry').onclick = () => [...troubles.values()].forEach(({again}) => again());
+
+// --- What is kept in this browser: pairs of item and rating, and nothing of it is trusted
+
+function save() {
+  const pairs = [...ratings.values()].map(({item, rating}) => [item, rating]);
+  try { localStorage.setItem(storage, JSON.stringify(pairs)); } catch { /* it may be full, or forbidden */ }
+}
+
+function saved() {
+  const isItem = item => Number.isSafeInteger(item) || (typeof item === 'string' && item.length > 0 && item.length <= 200);
+  try {
+    const kept = JSON.parse(localStorage.getItem(storage));
+    return kept.filter(pair => Array.isArray(pair) && isItem(pair[0]) && scale.includes(pair[1])).slice(-MOST);
+  } catch { return []; }
+}
+
+// The films that the service knows among these pairs
+async function known(pairs) {
+  if (!pairs.length) return [];
+  const half = pairs.length >> 1;
+  const halves = async () => [...await known(pairs.slice(0, half)), ...await known(pairs.slice(half))];
+  if (pairs.length > AT_ONCE) return halves();
+  try {
+    const {items} = await ask('start', 'predict', {ratings: [], items: pairs.map(([item]) => item)});
+    return items.map(({item, title, year}, n) => ({item, title, year, rating: pairs[n][1]}));
+  } catch (error) {
+    if (![404, 422].includes(error.status)) throw error;
+    return half ? halves() : [];
+  }
+}
+
+// --- Films to rate
+
+function star(from, to) {
+  const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
+  const path = document.createElementNS('http://www.w3.org/2000/svg', 'path');
+  const left = 24 * (from % 1), width = 24 * (to - from);
+  svg.setAttribute('viewBox', `${left} 0 ${width} 24`);
+  svg.setAttribute('aria-hidden', 'true');
+  svg.classList.add(width === 24 ? 'whole' : left ? 'right' : 'left');
+  path.setAttribute('d', STAR);
+  svg.append(path);
+  return svg;
+}
+
+// Stars if the scale is made of whole and half ones, else its numbers
+function ratingControl(film) {
+  const before = n => n ? scale[n - 1] : 0;
+  const drawn = scale.every((value, n) => value - before(n) === .5 || (value - before(n) === 1 && value % 1 === 0));
+  const legend = make('legend', {className: 'unseen'}, `Your rating of ${plain(film)}`);
+  const labels = scale.map((value, n) => {
+    const checked = ratings.get(film.item)?.rating === value;
+    const input = make('input', {type: 'radio', name: `rating-${film.item}`, value: String(value), checked});
+    input.onchange = () => rate(film, value);
+    return make('label', {}, input, ...(drawn ? [star(before(n), value), unseen(count(value, 'star'))] : [String(value)]));
+  });
+  return make('fieldset', {className: drawn ? 'stars' : 'numbers'}, legend, ...labels);
+}
+
+function addRow(film) {
+  if (rows.has(film.item)) return;
+  const remove = make('button', {type: 'button', className: 'remove', title: 'Remove', onclick: () => dropRow(film.item, true)},
+    '×', unseen(`Remove ${plain(film)}`));
+  const row = make('li', {}, named(film, film.year || ''), ratingControl(film), remove);
+  rows.set(film.item, row);
+  $('films').append(row);
+}
+
+function dropRow(item, byHand = false) {
+  const row = rows.get(item), next = row.nextElementSibling ?? row.previousElementSibling;
+  row.remove();
+  rows.delete(item);
+  if (byHand) (next?.querySelector('.remove') ?? $('find')).focus();
+  if (ratings.delete(item)) changed();
+}
+
+function addStarters(n) {
+  for (const film of starters.splice(0, n)) addRow(film);
+  $('more-films').hidden = !starters.length;
+}
+
+function pick(film) {
+  addRow(film);
+  const row = rows.get(film.item);
+  $('films').prepend(row);
+  (row.querySelector(':checked') ?? row.querySelector('input')).focus({focusVisible: true});
+}
+
+function rate(film, rating) {
+  ratings.set(film.item, {...film, rating});
+  if (ratings.size > MOST) dropRow(ratings.keys().next().value);
+  removed = [];
+  changed();
+}
+
+function changed() {
+  save();
+  cancel('recommend');
+  showCount();
+  recommendSoon();
+}
+
+function showCount() {
+  const none = 'Nothing rated yet. Start with one of these, or find another.';
+  $('count').textContent = ratings.size ? `${count(ratings.size, 'film')} rated` : none;
+  $('again').textContent = ratings.size ? 'Start again' : 'Bring my ratings back';
+  $('again').hidden = !ratings.size && !removed.length;
+  $('jump').hidden = !ratings.size;
+}
+
+// Rows anew: what is rated, newest first, then what is popular
+function showFilms() {
+  rows.clear();
+  $('films').replaceChildren();
+  [...ratings.values()].reverse().forEach(film => addRow(film));
+  starters = popular.filter(film => !ratings.has(film.item));
+  addStarters(STARTERS);
+}
+
+// --- The list
+
+const given = () => [...ratings.values()].map(({item, rating}) => ({item, rating}));
+
+function filters() {
+  const whole = (id, least, most, otherwise) => {
+    const value = Math.trunc($(id).valueAsNumber);
+    return value >= least && value <= most ? value : otherwise;
+  };
+  const from = whole('from', 1000, 9999, 0), to = whole('to', 1000, 9999, 9999);  // a year half typed is none
+  const years = from || to < 9999 ? [from, to] : null, genre = $('genre').value;
+  return {genres: genre ? [genre] : null, years, min_ratings: whole('least', 0, 1e6, 0)};
+}
+
+const recommend = () => attempt('recommend', async () => {
+  if (!ratings.size) return showList([]);
+  const {items} = await ask('recommend', 'recommend', {ratings: given(), k: wanted, exclude_seen: true, ...filters()});
+  showList(items);
+  $('news').textContent = items.length ? `${count(items.length, 'film')} in your list, first ${plain(items[0])}` : '';
+});
+const recommendSoon = debounce(recommend);
+
+function answerOf(film) {
+  if (clicks) return [`${percent(film.click)}%`, unseen(' chance')];
+  return [film.expected.toFixed(1), star(0, 1), unseen(` of ${scale.at(-1)} expected`)];
+}
+
+function entry(film) {
+  const toggle = () => { open = open === film.item ? null : film.item; unfold(); };
+  const button = make('button', {type: 'button', className: 'film', onclick: toggle}, make('span', {className: 'name'}, plain(film)),
+    make('span', {className: 'note'}, note(film)), make('span', {className: 'answer'}, ...answerOf(film)));
+  button.dataset.item = film.item;
+  return Object.assign(make('li', {}, make('h3', {}, button)), {film});
+}
+
+function showList(items) {
+  const focused = document.activeElement.closest('#list button.film')?.dataset.item;
+  $('list').replaceChildren(...items.map(entry));
+  if (!items.some(({item}) => item === open)) open = null;
+  $('hint').textContent = !ratings.size ? 'Your list appears here when you have rated a film.'
+    : items.length ? 'Choose a film to see why it is here.' : 'No film fits these filters.';
+  $('more').hidden = items.length < wanted || wanted >= AT_ONCE;
+  unfold();
+  if (focused) [...$('list').querySelectorAll('.film')].find(button => button.dataset.item === focused)?.focus();
+}
+
+// --- Why
+
+const panel = make('div', {className: 'why'});
+
+function unfold() {
+  cancel('explain');
+  panel.remove();
+  for (const row of $('list').children) {
+    const here = row.film.item === open;
+    row.querySelector('.film').setAttribute('aria-expanded', here);
+    if (here) { row.append(panel); explain(row.film); }
+  }
+}
+
+const explain = film => attempt('explain', async () => {
+  if (panel.film?.item !== film.item) panel.replaceChildren(...chances(film));
+  panel.film = film;
+  const {items} = await ask('explain', 'explain', {ratings: given(), item: film.item, k: STEP});
+  panel.replaceChildren(...reasons(items), ...chances(film),
+    make('button', {type: 'button', onclick: () => pick(film)}, 'I have seen it: rate it'));
+});
+
+function reasons(items) {
+  const reach = Math.max(...items.map(({effect}) => Math.abs(effect)), 1e-9);
+  const signed = effect => (effect < 0 ? '−' : '+') + (clicks ? `${(100 * Math.abs(effect)).toFixed(1)}%` : Math.abs(effect).toFixed(2));
+  return [make('h4', {}, 'What your ratings do to it'),
+    make('p', {className: 'note'}, `How far each moves the ${clicks ? 'chance' : 'expected rating'}: up to the right, down to the left.`),
+    make('ul', {className: 'effects'}, ...items.map(film => {
+      const bar = make('span', {className: film.effect < 0 ? 'bar down' : 'bar up'});
+      bar.style.width = `${50 * Math.abs(film.effect) / reach}%`;
+      return make('li', {}, named(film, `you gave ${film.rating}`), make('span', {className: 'track'}, bar),
+        make('span', {className: 'number'}, signed(film.effect)));
+    }))];
+}
+
+function chances({distribution}) {
+  if (!distribution) return [];
+  const most = Math.max(...distribution);
+  return [make('h4', {}, 'How likely each rating is, in percent'), make('ol', {className: 'chances'}, ...distribution.map((share, n) => {
+    const bar = make('span', {className: 'bar'});
+    bar.style.height = `${100 * share / most}%`;
+    return make('li', {}, make('span', {className: 'value'}, String(scale[n])), make('span', {className: 'track'}, bar),
+      make('span', {className: 'number'}, String(percent(share))));
+  }))];
+}
+
+// --- Search: a combobox with a listbox
+
+const find = $('find'), options = $('options');
+let found = [], active = -1;
+
+const search = () => attempt('search', async () => {
+  const query = find.value.trim();
+  if (!query || document.activeElement !== find) return showFound([]);
+  const {items} = await ask('search', `items?${new URLSearchParams({query, limit: 8})}`);
+  showFound(items);
+  $('found').textContent = items.length ? `${count(items.length, 'film')} found` : `No film fits “${query}”.`;
+  $('found').classList.toggle('unseen', items.length > 0);
+});
+const searchSoon = debounce(search);
+
+function showFound(items) {
+  found = document.activeElement === find ? items : [];  // it may have left while the service thought
+  options.replaceChildren(...found.map((film, n) =>
+    make('li', {id: `option-${n}`, role: 'option', onclick: () => choose(film)}, named(film, note(film)))));
+  options.hidden = !found.length;
+  find.setAttribute('aria-expanded', found.length > 0);
+  $('found').textContent = '';
+  activate(-1);
+}
+
+function activate(n) {
+  active = n;
+  [...options.children].forEach((option, k) => option.setAttribute('aria-selected', k === n));
+  if (n < 0) find.removeAttribute('aria-activedescendant'); else find.setAttribute('aria-activedescendant', `option-${n}`);
+  options.children[n]?.scrollIntoView({block: 'nearest'});
+}
+
+function choose(film) {
+  find.value = '';
+  showFound([]);
+  pick(film);
+}
+
+find.oninput = () => { cancel('search'); searchSoon(); };
+find.onblur = () => { cancel('search'); showFound([]); };
+options.onmousedown = event => event.preventDefault();  // keeps the focus in the field
+find.onkeydown = event => {
+  if (event.isComposing) return;
+  const down = event.key === 'ArrowDown', n = found.length;
+  if (down || event.key === 'ArrowUp') {
+    event.preventDefault();
+    if (n) activate(down ? (active + 1) % n : (Math.max(active, 0) + n - 1) % n); else search();
+  } else if (event.key === 'Enter' && n) choose(found[Math.max(active, 0)]);
+  else if (event.key === 'Escape') {
+    if (!n) find.value = '';
+    showFound([]);
+  }
+};
+
+// --- The rest
+
+$('filters').oninput = $('filters').onchange = () => { cancel('recommend'); recommendSoon(); };
+$('filters').onsubmit = event => event.preventDefault();
+$('more').onclick = () => { wanted = Math.min(wanted + STEP, AT_ONCE); recommend(); };
+$('more-films').onclick = () => addStarters(STARTERS);
+$('again').onclick = () => {
+  const back = removed;
+  removed = [...ratings.values()];
+  ratings.clear();
+  back.forEach(film => ratings.set(film.item, film));
+  wanted = STEP;
+  $('filters').reset();
+  if (!ratings.size) showList([]);
+  changed();
+  showFilms();
+};
+
+attempt('start', async () => {
+  const health = await ask('start', 'health');
+  [scale, clicks, storage] = [health.rating_values, health.objective === 'click', `ratings of ${health.data}`];
+  $('genre').replaceChildren(make('option', {value: ''}, 'All'), ...health.genres.map(genre => make('option', {value: genre}, genre)));
+  $('about').textContent = `${health.data}: ${count(health.items, 'film')}, ${count(health.users, 'person', 'people')}.`;
+  popular = (await ask('start', `items?limit=${AT_ONCE}`)).items;
+  for (const film of await known(saved())) ratings.set(film.item, film);
+  showFilms();
+  showCount();
+  $('main').inert = false;
+  await recommend();
+});
