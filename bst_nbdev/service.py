@@ -331,14 +331,18 @@ def add_routes(
     for route in predict, recommend, explain: route.__doc__ = None
     return app
 
-# %% ../nbs/12_service.ipynb #41f07076
+# %% ../nbs/12_service.ipynb #c46f078e
 POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; "
           "form-action 'none'; frame-ancestors 'none'")
 SAFE = {'Content-Security-Policy': POLICY, 'X-Content-Type-Options': 'nosniff', 'Referrer-Policy': 'no-referrer'}
 
 class PageFiles(StaticFiles):
     "Files of the page; a browser asks each time whether its copy is still the same"
-    def file_response(self, *args, **kwargs):
+    def file_response(self,
+        *args,  # As `StaticFiles` gives them
+        **kwargs,  # As `StaticFiles` gives them
+    ):  # With two more headers
+        "The answer that holds a file"
         answer = super().file_response(*args, **kwargs)
         answer.headers.update({'Cache-Control': 'no-cache', 'X-Content-Type-Options': 'nosniff'})
         return answer
