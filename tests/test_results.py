@@ -33,7 +33,7 @@ def problems(table, benchmark=False, columns=None):
     if columns: return found + [f'row {row}: there already' for row in table.index[table.duplicated()]]
     key = ['work', 'variant', 'baseline', 'device'] if benchmark else [name for name in KEY if name in table]
     found += [f'row {row}: there already' for row in table.index[table.duplicated(key)]]
-    if benchmark: return found + [f'row {row}: no value' for row in table.index[~(table['value'] > 0)]]
+    if benchmark: return found + [f'row {row}: no value' for row in table.index[~(table['value'] > 0) & ~(table.unit.isin(['%', 'requests']) & (table['value'] == 0))]]
     found += [f'row {row}: part {table.part[row]}' for row in table.index[~table.part.isin(['validation', 'test'])]]
     found += [f'row {row}: mae above rmse' for row in table.index[table.mae > table.rmse]]
     return found + [f'row {row}: no score' for row in table.index[table[['mae', 'auc']].isna().all(axis=1)]]
