@@ -82,7 +82,8 @@ def raw(port, data):
             there.sendall(data)
             there.shutdown(socket.SHUT_WR)
             while part := there.recv(65536): answer += part
-        except (ConnectionResetError, BrokenPipeError): pass  # it hung up, which is an answer too
+        except TimeoutError: raise
+        except OSError: pass  # it hung up, which is an answer too
     return answer.split(b'\r\n')[0].decode()
 
 
