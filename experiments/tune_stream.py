@@ -22,7 +22,7 @@ from bst_nbdev.core import atomic_path, progress, seed_everything, show_progress
 from bst_nbdev.data import load
 from bst_nbdev.evaluation import evaluate_model, validation_metrics
 from bst_nbdev.presets import build_batches, build_loss, build_model, reach, training_settings
-from bst_nbdev.sequences import Split, make_split, seen_rows
+from bst_nbdev.sequences import make_split, seen_rows
 from bst_nbdev.training import TrainingConfig, fit
 
 KEY = ['dataset', 'protocol', 'every', 'tried']
@@ -57,7 +57,6 @@ def work(data, preset, name, every, threads, quick):
     whole = make_split(data, PROTOCOL[preset], 10)
     some = lambda rows: rows[data.user[rows] % every == 0]
     split = replace(whole, train=some(whole.train), validation=some(whole.validation))
-    assert isinstance(split, Split)
     config = TrainingConfig(**{**training_settings(preset, len(whole.train)), **(dict(epochs=1) if quick else {}), **changes})
     seed_everything(config.seed)
     model = build_model(data, preset, **model_settings)
