@@ -192,41 +192,47 @@ def _set_training(self,
 BST.set_catalogue, BST.set_training = _set_catalogue, _set_training
 
 # %% ../nbs/06_model.ipynb #5f06fe52
-PRESETS = {
-    'paper': dict(
-        source='Chen et al. 2019, section 3.3, arxiv.org/abs/1905.06874',
-        departures='The paper gives no embedding widths beyond "4 to 64": items, positions, user and profile have 32, the feed-forward '
-                   'layer four times the width. Ratings of the history are embedded, since our behaviours are ratings. No cross features.',
-        model=dict(sequence_length=20, item_width=32, user_width=32, feature_width=32, genres='mean', position='time-gap',
-                   position_join='concat', rating='embed', blocks=1, heads=8, hidden=256, mlp=(1024, 512, 256), dropout=.2,
-                   objective='click'),
-        training=dict(epochs=1, batch_size=256, optimizer='adagrad', learning_rate=.01)),
-    'keras': dict(
-        source='Khalid Salama, keras.io/examples/structured_data/movielens_recommendations_transformers',
-        departures='Ratings are divided by the top of the scale before they multiply. Row 0 of each table is for the unknown. The output '
-                   'starts at the mean.',
-        model=dict(sequence_length=4, item_width='sqrt', user_width='sqrt', feature_width='sqrt', genres='dense', position='learned',
-                   rating='multiply', blocks=1, heads=3, head_width='item', hidden=0, mlp=(256, 128), batch_norm=True, dropout=.1,
-                   loss='mse'),
-        training=dict(epochs=5, batch_size=265, optimizer='adagrad', learning_rate=.01)),
-    'pytorch': dict(
-        source='Nelson Lin, github.com/Nelsonlin0321/ml-behavior-sequence-transformer-for-movie-recommendation',
-        departures='Attention runs along the sequence (the original\'s ran across the batch). A rating of 1 keeps its film (the original '
-                   'scaled it to 0). Dropout sits where the paper puts it, and on attention weights too. The best epoch is chosen on '
-                   'validation, not on the test set. '
-                   'Four epochs of a one-cycle schedule with peak 0.002 (the original: ten with a constant 0.001).',
-        model=dict(sequence_length=10, item_width=32, user_width=32, feature_width=32, binary_as_number=True, position='learned',
-                   position_join='concat', rating='multiply', blocks=3, heads=8, hidden=256, crosses=True, mlp=(256, 64), dropout=.2,
-                   output='sigmoid'),
-        training=dict(epochs=4, batch_size=128, optimizer='adamw', learning_rate=.002, schedule='one-cycle')),
-    'joint': dict(
-        source='this project: the paper\'s structure, small and quick, with what paid on validation',
-        departures='Not a published model: the default of this project until it read histories in streams.',
-        model=dict(sequence_length=16, item_width=32, user_width=32, feature_width=8, genres='mean', years=True, position='time-gap',
-                   rating='embed', blocks=1, heads=4, hidden=64, activation='gelu', norm='pre', pooling='target', biases=True,
-                   mlp=(64,), dropout=.1, unknown_rate=.01, loss='mse'),
-        training=dict(epochs=8, batch_size=128, optimizer='adamw', learning_rate=.003, schedule='one-cycle', weight_decay=.05)),
-}
+PRESETS = {}
+
+PRESETS['paper'] = dict(
+    source='Chen et al. 2019, section 3.3, arxiv.org/abs/1905.06874',
+    departures='The paper gives no embedding widths beyond "4 to 64": items, positions, user and profile have 32, the feed-forward '
+               'layer four times the width. Ratings of the history are embedded, since our behaviours are ratings. No cross features.',
+    model=dict(sequence_length=20, item_width=32, user_width=32, feature_width=32, genres='mean', position='time-gap',
+               position_join='concat', rating='embed', blocks=1, heads=8, hidden=256, mlp=(1024, 512, 256), dropout=.2,
+               objective='click'),
+    training=dict(epochs=1, batch_size=256, optimizer='adagrad', learning_rate=.01))
+
+# %% ../nbs/06_model.ipynb #94ce551e
+PRESETS['keras'] = dict(
+    source='Khalid Salama, keras.io/examples/structured_data/movielens_recommendations_transformers',
+    departures='Ratings are divided by the top of the scale before they multiply. Row 0 of each table is for the unknown. The output '
+               'starts at the mean.',
+    model=dict(sequence_length=4, item_width='sqrt', user_width='sqrt', feature_width='sqrt', genres='dense', position='learned',
+               rating='multiply', blocks=1, heads=3, head_width='item', hidden=0, mlp=(256, 128), batch_norm=True, dropout=.1,
+               loss='mse'),
+    training=dict(epochs=5, batch_size=265, optimizer='adagrad', learning_rate=.01))
+
+# %% ../nbs/06_model.ipynb #9619dc49
+PRESETS['pytorch'] = dict(
+    source='Nelson Lin, github.com/Nelsonlin0321/ml-behavior-sequence-transformer-for-movie-recommendation',
+    departures='Attention runs along the sequence (the original\'s ran across the batch). A rating of 1 keeps its film (the original '
+               'scaled it to 0). Dropout sits where the paper puts it, and on attention weights too. The best epoch is chosen on '
+               'validation, not on the test set. '
+               'Four epochs of a one-cycle schedule with peak 0.002 (the original: ten with a constant 0.001).',
+    model=dict(sequence_length=10, item_width=32, user_width=32, feature_width=32, binary_as_number=True, position='learned',
+               position_join='concat', rating='multiply', blocks=3, heads=8, hidden=256, crosses=True, mlp=(256, 64), dropout=.2,
+               output='sigmoid'),
+    training=dict(epochs=4, batch_size=128, optimizer='adamw', learning_rate=.002, schedule='one-cycle'))
+
+# %% ../nbs/06_model.ipynb #f3931bd7
+PRESETS['joint'] = dict(
+    source='this project: the paper\'s structure, small and quick, with what paid on validation',
+    departures='Not a published model: the default of this project until it read histories in streams.',
+    model=dict(sequence_length=16, item_width=32, user_width=32, feature_width=8, genres='mean', years=True, position='time-gap',
+               rating='embed', blocks=1, heads=4, hidden=64, activation='gelu', norm='pre', pooling='target', biases=True,
+               mlp=(64,), dropout=.1, unknown_rate=.01, loss='mse'),
+    training=dict(epochs=8, batch_size=128, optimizer='adamw', learning_rate=.003, schedule='one-cycle', weight_decay=.05))
 
 # %% ../nbs/06_model.ipynb #5a8d6dc6
 def data_sizes(

@@ -39,6 +39,7 @@ def build_model(
     make = make_stream_model if check_choice('preset', preset, PRESETS) in STREAM_PRESETS else make_model
     return make(interactions, preset, **overrides)
 
+# %% ../nbs/06b_presets.ipynb #e83bf225
 def rebuild_model(
     values: dict,  # What a configuration's `to_dict` gave
 ) -> BST | StreamBST:  # With fresh weights

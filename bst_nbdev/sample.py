@@ -186,6 +186,7 @@ The notebook nbs/00a_sample.ipynb explains every step. The same seed gives the s
 Not derived from MovieLens or from any other data. Licence: CC0 1.0 or Apache-2.0, as you prefer.
 """
 
+# %% ../nbs/00a_sample.ipynb #7dd8bcba
 def _numbers_with_gaps(random, n):
     return np.cumsum(np.r_[1, 1 + (random.random_sample(n - 1) < 0.25)])
 

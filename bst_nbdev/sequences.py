@@ -218,12 +218,6 @@ class Batches:
 
     def __len__(self): return len(self._sizes())
 
-    def _sizes(self):
-        "Windows in each batch; a last training batch of one joins the one before, for batch norm cannot learn from one"
-        whole, rest = divmod(len(self.windows), self.batch_size)
-        if self.shuffle and whole and rest == 1: return [self.batch_size] * (whole - 1) + [self.batch_size + 1]
-        return [self.batch_size] * whole + [rest] * bool(rest)
-
     def order(self):
         "Window numbers in the order of the coming epoch (int64, [number of windows])"
         if not self.shuffle: return torch.arange(len(self.windows))
@@ -233,6 +227,15 @@ class Batches:
         order = self.order().to(self.windows.tensors.device)
         self.epoch += 1
         for positions in order.split(self._sizes()): yield self.windows[positions]
+
+# %% ../nbs/02_sequences.ipynb #cb9601b4
+def _sizes(self):
+    "Windows in each batch; a last training batch of one joins the one before, for batch norm cannot learn from one"
+    whole, rest = divmod(len(self.windows), self.batch_size)
+    if self.shuffle and whole and rest == 1: return [self.batch_size] * (whole - 1) + [self.batch_size + 1]
+    return [self.batch_size] * whole + [rest] * bool(rest)
+
+Batches._sizes = _sizes
 
 # %% ../nbs/02_sequences.ipynb #6b697aa6
 def make_batches(

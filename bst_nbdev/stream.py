@@ -42,24 +42,28 @@ class PairBias(nn.Module):
         doublings = torch.arange(places) / 4
         if slopes: self.place.data -= torch.tensor(slopes)[:, None, None, None] * doublings[:, None]
 
-    def slots(self,
-        sees: torch.Tensor,  # True where a query sees a rating (B, T, S)
-        places: tuple,  # Places of queries (B, T) and of ratings (B, S), as `Chunks` numbers them
-        times: tuple,  # Seconds of queries (B, T) and of ratings (B, S)
-    ) -> torch.Tensor:  # Slot of each pair (B, T, 1 + S), the user's token first
-        "Which entry of the table each pair reads"
-        between, gap = (query[..., None] - key[:, None] for query, key in (places, times))                         # (B, T, S)
-        slot = 2 + log_bucket((between.abs() + 1) >> 1, self.places, fine=2) * self.gaps + log_bucket(gap.abs(), self.gaps)
-        if self.side == 'both': slot = slot + (between < 0) * (self.places * self.gaps)
-        return F.pad(torch.where(sees, slot, 0), (1, 0), value=1)
+# %% ../nbs/06a_stream.ipynb #55360d19
+def _slots(self,
+    sees: torch.Tensor,  # True where a query sees a rating (B, T, S)
+    places: tuple,  # Places of queries (B, T) and of ratings (B, S), as `Chunks` numbers them
+    times: tuple,  # Seconds of queries (B, T) and of ratings (B, S)
+) -> torch.Tensor:  # Slot of each pair (B, T, 1 + S), the user's token first
+    "Which entry of the table each pair reads"
+    between, gap = (query[..., None] - key[:, None] for query, key in (places, times))                         # (B, T, S)
+    slot = 2 + log_bucket((between.abs() + 1) >> 1, self.places, fine=2) * self.gaps + log_bucket(gap.abs(), self.gaps)
+    if self.side == 'both': slot = slot + (between < 0) * (self.places * self.gaps)
+    return F.pad(torch.where(sees, slot, 0), (1, 0), value=1)
 
-    def forward(self,
-        slots: torch.Tensor,  # (B, T, 1 + S)
-        heads: int,  # Heads of these layers
-    ) -> torch.Tensor:  # (heads, B, T, 1 + S)
-        table = (self.place + self.gap).flatten(1)                                                                  # (heads, slots - 2)
-        table = torch.cat([torch.full_like(self.user, float('-inf')), self.user, table], 1)[:heads]
-        return table.gather(1, slots.reshape(1, -1).expand(heads, -1)).view(heads, *slots.shape)
+def _table(self,
+    slots: torch.Tensor,  # (B, T, 1 + S)
+    heads: int,  # Heads of these layers
+) -> torch.Tensor:  # (heads, B, T, 1 + S)
+    "What the slots hold"
+    table = (self.place + self.gap).flatten(1)                                                                  # (heads, slots - 2)
+    table = torch.cat([torch.full_like(self.user, float('-inf')), self.user, table], 1)[:heads]
+    return table.gather(1, slots.reshape(1, -1).expand(heads, -1)).view(heads, *slots.shape)
+
+PairBias.slots, PairBias.forward = _slots, _table
 
 # %% ../nbs/06a_stream.ipynb #ac49b978
 DRAWN, NEEDED = 64, 16  # random bits of a draw, and of the decision on one number
@@ -91,24 +95,27 @@ class StreamBlock(nn.Module):
         self.network = feed_forward(width, hidden, 'gelu')
         self.norm1, self.norm2, self.dropout = nn.LayerNorm(width), nn.LayerNorm(width), QuickDropout(dropout)
 
-    def split(self,
-        x: torch.Tensor,  # (B, L, n * D)
-    ) -> torch.Tensor:  # (n, H * B, L, d)
-        "Part into heads, which stand before the batch"
-        B, L, _ = x.shape
-        return x.view(B, L, -1, self.heads, self.out.in_features // self.heads).permute(2, 3, 0, 1, 4).flatten(1, 2)
+# %% ../nbs/06a_stream.ipynb #c99e9e0b
+def _split(self,
+    x: torch.Tensor,  # (B, L, n * D)
+) -> torch.Tensor:  # (n, H * B, L, d)
+    "Part into heads, which stand before the batch"
+    B, L, _ = x.shape
+    return x.view(B, L, -1, self.heads, self.out.in_features // self.heads).permute(2, 3, 0, 1, 4).flatten(1, 2)
 
-    def keys(self,
-        history: torch.Tensor,  # (B, S, D)
-    ) -> torch.Tensor:  # Keys and values (2, H * B, S, d)
-        "What the history offers to those who look at it"
-        return self.split(self.key_value(self.norm1(history)))
+def _keys(self,
+    history: torch.Tensor,  # (B, S, D)
+) -> torch.Tensor:  # Keys and values (2, H * B, S, d)
+    "What the history offers to those who look at it"
+    return self.split(self.key_value(self.norm1(history)))
 
-    def feed(self,
-        x: torch.Tensor,  # (B, L, D)
-    ) -> torch.Tensor:  # (B, L, D)
-        "The feed-forward half alone, for each token by itself"
-        return x + self.dropout(self.network(self.norm2(x)))
+def _feed(self,
+    x: torch.Tensor,  # (B, L, D)
+) -> torch.Tensor:  # (B, L, D)
+    "The feed-forward half alone, for each token by itself"
+    return x + self.dropout(self.network(self.norm2(x)))
+
+StreamBlock.split, StreamBlock.keys, StreamBlock.feed = _split, _keys, _feed
 
 # %% ../nbs/06a_stream.ipynb #37eb0f30
 def _weights(self,
@@ -233,6 +240,7 @@ class Memory:
     time: torch.Tensor  # Their seconds (B, S)
     padding_mask: torch.Tensor  # True where padded (B, S)
 
+# %% ../nbs/06a_stream.ipynb #d516f632
 def _encode(self,
     user,  # Rows of the users (B)
     user_features,  # Rows of the profile's features (B, F)

@@ -64,20 +64,24 @@ class MultiHeadAttention(nn.Module):
         nn.init.xavier_uniform_(self.qkv.weight)
         nn.init.zeros_(self.qkv.bias)
 
-    def split(self,
-        x: torch.Tensor,  # (B, L, D)
-    ) -> torch.Tensor:  # Queries, keys and values (3, B, H, L, d)
-        "Project and part into heads"
-        B, L, _ = x.shape
-        return self.qkv(x).view(B, L, 3, self.heads, -1).permute(2, 0, 3, 1, 4)     # (3, B, H, L, d)
+# %% ../nbs/04_transformer.ipynb #f49f9b41
+def _split(self,
+    x: torch.Tensor,  # (B, L, D)
+) -> torch.Tensor:  # Queries, keys and values (3, B, H, L, d)
+    "Project and part into heads"
+    B, L, _ = x.shape
+    return self.qkv(x).view(B, L, 3, self.heads, -1).permute(2, 0, 3, 1, 4)         # (3, B, H, L, d)
 
-    def forward(self,
-        x: torch.Tensor,  # (B, L, D)
-        padding_mask: torch.Tensor | None = None,  # True where padded (B, L)
-    ) -> torch.Tensor:  # (B, L, D)
-        q, k, v = self.split(x)
-        mixed = attention(q, k, v, padding_mask, self.dropout if self.training else 0.)   # (B, H, L, d)
-        return self.out(mixed.transpose(1, 2).flatten(2))                           # (B, L, H*d) -> (B, L, D)
+def _attend(self,
+    x: torch.Tensor,  # (B, L, D)
+    padding_mask: torch.Tensor | None = None,  # True where padded (B, L)
+) -> torch.Tensor:  # (B, L, D)
+    "Attention of a sequence to itself"
+    q, k, v = self.split(x)
+    mixed = attention(q, k, v, padding_mask, self.dropout if self.training else 0.)       # (B, H, L, d)
+    return self.out(mixed.transpose(1, 2).flatten(2))                               # (B, L, H*d) -> (B, L, D)
+
+MultiHeadAttention.split, MultiHeadAttention.forward = _split, _attend
 
 # %% ../nbs/04_transformer.ipynb #98afcde7
 ACTIVATIONS = dict(leaky_relu=nn.LeakyReLU, relu=nn.ReLU, gelu=nn.GELU)
