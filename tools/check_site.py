@@ -15,6 +15,7 @@ import shutil
 import sys
 import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -53,7 +54,7 @@ def page_faults(page: Path, ids: dict) -> list:
         if not (node.get('alt') or '').strip(): found.append(f'a picture without words for those who cannot see it: {node.get("src", "")[:60]}')
     for node in soup.select('main svg'):
         if not (node.get('aria-label') or node.get('aria-hidden') or node.find('title') or node.get('alt')): found.append('a drawing without words')
-    for node in soup.select('.cell-output-error'): found.append(f'an error: {node.get_text()[:80]!r}')
+    for node in soup.select('.cell-output-error'): found.append(f'an error: {node.get_text().strip()[:80]!r}')
     for node in soup.select('.cell-output'):
         if 'Traceback (most recent call last)' in node.get_text() and 'cell-output-error' not in node['class']: found.append('a traceback')
     marks = [node['id'] for node in soup.select('[id]')]
@@ -104,6 +105,10 @@ def chromium():
         try: yield found
         finally: found.quit()
 
+PICTURES = '''
+for (const image of document.images) image.loading = 'eager';
+Promise.all([...document.images].map(image => image.decode().catch(() => 0))).then(arguments[0]);
+'''
 LOOK = '''
 const wide = document.documentElement.scrollWidth - innerWidth, seen = [];
 if (wide > 0) {
@@ -134,22 +139,29 @@ def browser_faults(
     site: Path,  # The site
     pictures: Path = None,  # Where screenshots go, if anywhere
 ) -> list:  # One line for each
-    "What is wrong with the pages when somebody looks at them"
-    faults = []
-    with served(site) as address, chromium() as browser:
-        for size, (width, height) in SIZES.items():
-            browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', dict(width=width, height=height, deviceScaleFactor=1, mobile=False))
-            for page in sorted(site.rglob('*.html')):
-                name, ground = page.relative_to(site).as_posix(), 'light'
-                for ground in ('light', 'dark'):
-                    browser.execute_cdp_cmd('Emulation.setEmulatedMedia', dict(features=[dict(name='prefers-color-scheme', value=ground)]))
-                    if ground == 'light':
-                        browser.get(address + name)
-                        browser.execute_script('for (const image of document.images) image.loading = "eager"')
-                        browser.execute_async_script('Promise.all([...document.images].map(image => image.decode().catch(() => 0))).then(arguments[0])')
-                    faults += seen_faults(browser, address, ground, f'{name} ({size}, {ground})')
-                    if pictures: screenshot(browser, pictures/f"{name.removesuffix('.html').replace('/', '-')}-{size}-{ground}.png")
+    "What is wrong with the pages when somebody looks at them, at a desk and on a phone"
+    with served(site) as address, ThreadPoolExecutor(len(SIZES)) as two:
+        return sum(two.map(lambda size: faults_at(size, site, address, pictures), SIZES), [])
+
+def faults_at(size: str, site: Path, address: str, pictures: Path) -> list:
+    "What is wrong with the pages at one of `SIZES`, light and dark"
+    faults, (width, height) = [], SIZES[size]
+    with chromium() as browser:
+        browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', dict(width=width, height=height, deviceScaleFactor=1, mobile=False))
+        for page in sorted(site.rglob('*.html')):
+            name = page.relative_to(site).as_posix()
+            prefer(browser, 'light')
+            browser.get(address + name)
+            browser.execute_async_script(PICTURES)
+            for ground in ('light', 'dark'):
+                prefer(browser, ground)
+                faults += seen_faults(browser, address, ground, f'{name} ({size}, {ground})')
+                if pictures: screenshot(browser, pictures/f"{name.removesuffix('.html').replace('/', '-')}-{size}-{ground}.png")
     return faults
+
+def prefer(browser, ground: str):
+    "As if the machine were set to light or dark"
+    browser.execute_cdp_cmd('Emulation.setEmulatedMedia', dict(features=[dict(name='prefers-color-scheme', value=ground)]))
 
 def screenshot(browser, file: Path):
     "The whole page as a picture"

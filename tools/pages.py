@@ -147,7 +147,7 @@ def picture_files(body: str, site: Path, up: str) -> str:
         name = f'images/{hashlib.sha256(data).hexdigest()[:16]}.{found[1].partition("+")[0]}'
         (site/name).parent.mkdir(exist_ok=True)
         (site/name).write_bytes(data)
-        size = ' width="{}" height="{}"'.format(*struct.unpack('>II', data[16:24])) if found[1] == 'png' else ''
+        size = ' width="{}" height="{}"'.format(*struct.unpack('>II', data[16:24])) if data[12:16] == b'IHDR' else ''
         return f'src="{up}{name}"{size} loading="lazy"'
     return re.sub(r'src="data:image/([\w+]+);base64,([^"]+)"', one, body)
 

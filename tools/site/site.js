@@ -73,7 +73,7 @@ const search = async () => {
     hits.replaceChildren(...found.map(([, [id, href, title, section, text]], i) => {
         const row = document.createElement('li'), link = document.createElement('a');
         Object.assign(row, {id: `hit-${i}`, role: 'option'});
-        Object.assign(link, {href: root.dataset.up + href + (id.includes('#') ? id.slice(id.indexOf('#')) : ''), tabIndex: -1});
+        Object.assign(link, {href: root.dataset.up + href + (id ? '#' + id : ''), tabIndex: -1});
         const from = Math.max(0, Math.min(...words.map(word => text.toLowerCase().indexOf(word)).filter(place => place >= 0), text.length) - 50);
         link.append(part('b', section ? `${section} · ${title}` : title, words), part('small', (from ? '…' : '') + text.slice(from, from + 160), words));
         row.append(link);
