@@ -91,7 +91,7 @@ def test_formulas():
 def test_pages_stand_in_their_groups():
     group = lambda source, href='x.html': pages.Page(source, href, 'x', '', {}).group
     assert group('index.ipynb', 'index.html') == ('Home',) and group('tutorials/a.ipynb') == ('Tutorials',)
-    assert group('00a_sample.ipynb') == ('The model step by step', 'The data') and group('showdoc.ipynb') == ('About this site',)
+    assert group('00a_sample.ipynb') == ('The model step by step', 'The data') and group('showdoc.ipynb') == ('For reference',)
     assert group('06b_presets.ipynb')[1] == 'The network' and group('12_service.ipynb')[1] == 'Using it'
 
 

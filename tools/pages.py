@@ -28,6 +28,7 @@ from smalldocs.notebook import to_markdown
 
 ASSETS = Path(__file__).resolve().parent/'site'
 # Where a page stands in the sidebar: a folder's name, or the first two digits of a notebook's
+LAST = 'For reference'
 FOLDERS = {'tutorials': 'Tutorials', 'experiments': 'Experiments'}
 STEPS = {'02': 'The data', '06': 'The network', '09': 'Training and measuring', '99': 'Using it'}  # up to this number
 
@@ -58,7 +59,7 @@ class Page:
         folder = self.source.partition('/')[0] if '/' in self.source else ''
         if folder: return FOLDERS.get(folder, folder.capitalize()),
         if self.number: return 'The model step by step', next(title for last, title in STEPS.items() if self.number[:2] <= last)
-        return 'Home' if self.href == 'index.html' else 'About this site',
+        return 'Home' if self.href == 'index.html' else LAST,
 
 
 # --- Reading
@@ -82,7 +83,7 @@ def read_pages(cache: Path, order: list) -> list:
         found.append(Page(source, href, front.get('title', PurePosixPath(source).stem), front.get('description', ''), notebook))
     names = [page.href for page in found]
     if len(set(names)) < len(names): sys.exit(f'two notebooks have the same page name: {sorted(names)}')
-    return sorted(found, key=lambda page: (page.group[0] == 'About this site', list(FOLDERS.values()).index(page.group[0]) + 1
+    return sorted(found, key=lambda page: (page.group[0] == LAST, list(FOLDERS.values()).index(page.group[0]) + 1
                                            if page.group[0] in FOLDERS.values() else 0))  # a stable sort: the rest as it was
 
 def unlink_code(markdown: str) -> str:
