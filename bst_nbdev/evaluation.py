@@ -99,7 +99,7 @@ class Reading:
 
     def to(self,
         device,  # Where predictions and labels are
-    ):
+    ):  # Itself
         "As torchmetrics has it"
         self.metric.to(device)
         return self

@@ -218,8 +218,8 @@ class Batches:
 
     def __len__(self): return len(self._sizes())
 
-    def order(self):
-        "Window numbers in the order of the coming epoch (int64, [number of windows])"
+    def order(self):  # Numbers (int64, [number of windows])
+        "Window numbers in the order of the coming epoch"
         if not self.shuffle: return torch.arange(len(self.windows))
         return torch.randperm(len(self.windows), generator=torch.Generator().manual_seed(self.seed + 1_000_003 * self.epoch))
 
