@@ -54,16 +54,21 @@ class Chunks:
         self.chunk, self.carry = check_at_least('chunk', chunk), check_at_least('carry', carry)
         self.side = check_choice('context', side, SIDES)
         self.tensors = tensors or RatingTensors(interactions, device)
+        self.rows, t = np.asarray(targets), self.tensors
         begin = interactions.offsets if context is None else np.searchsorted(context, interactions.offsets)
-        at = np.asarray(targets) if context is None else np.searchsorted(context, targets)
+        at = self.rows if context is None else np.searchsorted(context, targets)
         self.user = interactions.user[targets].astype(np.int64)
         self.base = begin[self.user]                                                    # where the user's history begins …
         self.count = begin[self.user + 1] - self.base                                   # … and how long it is
         self.before = at - self.base                                                    # ratings of history before each target
         known = np.ones(len(at), bool) if context is None else context[np.minimum(at, len(context) - 1)] == targets
         tensor = lambda a: torch.from_numpy(np.array(a, np.int64)).to(self.tensors.device)
-        self.targets, self.place = tensor(targets), tensor(2 * self.before + known)
-        self.context = None if context is None else tensor(context)
+        # on the device is only what belongs to the users of `tensors`, and positions count from there
+        history = (t.first, t.last) if context is None else np.searchsorted(context, (t.first, t.last))
+        own = slice(*np.searchsorted(self.rows, (t.first, t.last)))
+        self.skipped, self.base = own.start, self.base - history[0]
+        self.targets, self.place = tensor(self.rows[own] - t.first), tensor((2 * self.before + known)[own])
+        self.context = None if context is None else tensor(context[slice(*history)] - t.first)
         self.cut()
 
     def __len__(self): return len(self.start)
@@ -83,7 +88,8 @@ def _cut(self,
     self.labels, self.history = stop - start, last - first                              # how long each chunk is
     origin = self.base[start]
     self.start, self.stop, self.first, self.last, self.origin = (
-        torch.from_numpy(a).to(self.targets.device) for a in (start, stop, first + origin, last + origin, origin))
+        torch.from_numpy(a).to(self.targets.device) for a in (start - self.skipped, stop - self.skipped, first + origin, last + origin, origin))
+    self.mine = None if self.tensors.users is None else (self.rows[start] >= self.tensors.first) & (self.rows[start] < self.tensors.last)
     return self
 
 Chunks.cut = _cut
@@ -108,6 +114,17 @@ def _gather(self, numbers):
     return inputs, t.rating[target][target_mask]
 
 Chunks.__getitem__ = _gather
+
+# %% ../nbs/02a_packing.ipynb #6b1f0c21
+def _part(self, numbers):
+    "Of the chunks with these numbers those of this process's users; if there are none, one chunk and no label, so that it takes part all the same"
+    own = numbers if self.mine is None else numbers[self.mine[numbers]]
+    tensor = lambda a: torch.from_numpy(a).to(self.targets.device)
+    if len(own): return self[tensor(own)]
+    inputs, label = self[tensor(np.flatnonzero(self.mine)[:1])]
+    return inputs, label[:0]
+
+Chunks.part = _part
 
 # %% ../nbs/02a_packing.ipynb #38f1d5b6
 def balanced(
@@ -146,6 +163,7 @@ class PackedBatches:
     ):
         self.chunks, self.batch_size = chunks, check_at_least('batch size', batch_size)
         self.shuffle, self.seed, self.most_tokens, self.epoch = shuffle, seed, check_at_least('most_tokens', most_tokens), 0
+        self.skip = 0  # batches of the coming pass that are left out, for a run that goes on in the middle of one
         self.parts = min(int(np.ceil(self.weights().sum())), len(chunks))
 
     def __len__(self): return self.parts
@@ -170,17 +188,23 @@ class PackedBatches:
         return [batches[i] for i in generator.permutation(len(batches))] if self.shuffle else batches
 
     def __iter__(self):
-        plan, self.epoch = self.plan(self.epoch), self.epoch + 1
-        for numbers in plan: yield self.chunks[torch.from_numpy(numbers).to(self.chunks.targets.device)]
+        plan = self.plan(self.epoch)[self.skip:]
+        self.epoch, self.skip = self.epoch + 1, 0
+        for numbers in plan: yield self.chunks.part(numbers)
 
 # %% ../nbs/02a_packing.ipynb #7cbdf06b
 def _rows(self) -> np.ndarray:  # Row numbers of the targets, in the order of the labels of a pass that is not shuffled (int64)
-    "Which rating each label of a pass is"
+    "Which rating each label of a pass is, by all processes together"
     if self.shuffle: raise ConfigError('shuffled batches have another order in each pass: ask for those of batches that are not shuffled')
-    start, stop, targets = (x.cpu().numpy() for x in (self.chunks.start, self.chunks.stop, self.chunks.targets))
-    return np.concatenate([targets[start[n]:stop[n]] for numbers in self.plan() for n in numbers])
+    start, stop = (x.cpu().numpy() + self.chunks.skipped for x in (self.chunks.start, self.chunks.stop))
+    return np.concatenate([self.chunks.rows[start[n]:stop[n]] for numbers in self.plan() for n in numbers])
 
-PackedBatches.rows = _rows
+def _places(self) -> np.ndarray | None:  # int64; None if it has all of them
+    "Where this process's labels stand among those of a pass that is not shuffled"
+    t, rows = self.chunks.tensors, self.rows() if self.chunks.mine is not None else None
+    return None if rows is None else np.flatnonzero((rows >= t.first) & (rows < t.last))
+
+PackedBatches.rows, PackedBatches.places = _rows, _places
 
 # %% ../nbs/02a_packing.ipynb #2ce1059a
 def make_packed_batches(
@@ -193,9 +217,10 @@ def make_packed_batches(
     evaluation_batch_size: int = 4096,  # Labels in a validation or test batch
     seed: int = 0,  # For the order of the training batches
     device: str | torch.device = 'cpu',  # Where the batches are made
+    users: tuple[int, int] | None = None,  # What `user_share` gave: of each batch only the chunks of these users; None for all
 ) -> dict[str, PackedBatches]:  # 'train' (shuffled), 'validation' and 'test' (in a fixed order)
     "Packed batches of the three parts of a split, cut from the same tensors on `device`"
-    tensors, side = RatingTensors(interactions, device), check_side(side, split.protocol)
+    tensors, side = RatingTensors(interactions, device, users), check_side(side, split.protocol)
     chunks = lambda targets: Chunks(interactions, targets, chunk, carry, side, split.context, tensors)
     return dict(train=PackedBatches(chunks(split.train), batch_size, shuffle=True, seed=seed),
                 validation=PackedBatches(chunks(split.validation), evaluation_batch_size),
