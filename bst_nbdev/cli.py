@@ -22,6 +22,7 @@ from .out_of_core import prepare_out_of_core
 from .presets import PRESETS
 from .explain import Recommender
 from .pipeline import Recipe, check_out, choose_device, evaluate, load_run, save_run, train
+from .ranking import RANKING
 from .sequences import PROTOCOLS
 
 # %% ../nbs/11_cli.ipynb #ad6bd3eb
@@ -68,7 +69,8 @@ def run_command(
 # %% ../nbs/11_cli.ipynb #f6ff6c2f
 def _show(table):
     "Print scores as a table, one line for each method"
-    wide = table.pivot(index='model', columns='part', values=['mae', 'mae_median', 'rmse', 'auc']).reindex(table.model.unique())
+    shown = [name for name in ('mae', 'mae_median', 'rmse', 'auc', *RANKING) if name in table]
+    wide = table.pivot(index='model', columns='part', values=shown).reindex(table.model.unique())
     wide = wide.dropna(axis=1, how='all')
     wide.columns = [f'{part} {metric}' for metric, part in wide.columns]
     wide = wide[sorted(wide, key=lambda c: c.split()[0] == 'test')]
@@ -84,7 +86,7 @@ def _train(
     epochs: int | None = None,  # At most; the preset's if not given
     batch_size: int | None = None,  # Examples in a batch; the preset's if not given
     learning_rate: float | None = None,  # The preset's if not given
-    objective: str | None = None,  # rating or click; the preset's if not given
+    objective: str | None = None,  # rating, click, or next (which item comes next; or use preset next); the preset's if not given
     history: int | None = None,  # For default: ratings that each target sees at least
     context: str | None = None,  # For default: past, or both to fill in by random-ratings (or use preset fill-in)
     seed: int = 0,  # Same seed, same numbers
@@ -116,21 +118,26 @@ def bst_train(
     return run_command(_train, 'bst_train', argv, _TRAIN_CHOICES)
 
 # %% ../nbs/11_cli.ipynb #b9296df8
+def _write(table, out):
+    "Write a table to a CSV file, if one was asked for"
+    if not out: return
+    with atomic_path(out) as scratch: table.to_csv(scratch, index=False)
+    print(f'\nwritten to {out}')
+
 def _evaluate(
     run: str,  # A run's folder
     data: str | None = None,  # Where the run's data are now; where they were if not given
-    baselines: str = 'global mean,user + item bias',  # With the extra "bench" also SVD and SVD++; separated by commas
+    baselines: str | None = None,  # Separated by commas; global mean,user + item bias if not given (next: popularity). More with the extra "bench"
     batch_size: int | None = None,  # Labels in a batch; what suits the model if not given
     device: str = 'auto',  # auto, cpu, cuda, …
     out: str | None = None,  # Also write the table to this CSV file
 ):
     "Measure a saved run again, beside baselines, on the same split"
     if out: check_out(out)
-    table = evaluate(load_run(run, data, device), [name.strip() for name in baselines.split(',') if name.strip()], batch_size, device)
+    names = None if baselines is None else [name.strip() for name in baselines.split(',') if name.strip()]
+    table = evaluate(load_run(run, data, device), names, batch_size, device)
     _show(table)
-    if out:
-        with atomic_path(out) as scratch: table.to_csv(scratch, index=False)
-        print(f'\nwritten to {out}')
+    _write(table, out)
 
 def bst_evaluate(
     argv: list | None = None,  # Arguments; None for those of the process
@@ -157,7 +164,9 @@ def _years(text):
 def _show_items(table):
     "Print items with their answers"
     shown = table.assign(title=table.title.str.slice(0, 60)).drop(columns=[c for c in table if c.startswith('p(')])
-    print(shown.to_string(index=False, float_format='{:.2f}'.format) if len(shown) else 'nothing is left: loosen the filters')
+    for name in {'chance'} & set(shown): shown[name] = shown[name].map('{:.2%}'.format)
+    small = shown.get('effect', pd.Series([1.])).abs().max() < .05                        # chances of the next item are small
+    print(shown.to_string(index=False, float_format=('{:.4f}' if small else '{:.2f}').format) if len(shown) else 'nothing is left: loosen the filters')
 
 # %% ../nbs/11_cli.ipynb #454f6771
 def _recommend(
@@ -185,9 +194,7 @@ def _recommend(
         genres = [name.strip() for name in genres.split(',')] if genres else None
         table = recommender.recommend(history, k, genres=genres, years=_years(years), min_ratings=min_ratings)
     _show_items(table)
-    if out:
-        with atomic_path(out) as scratch: table.to_csv(scratch, index=False)
-        print(f'\nwritten to {out}')
+    _write(table, out)
 
 # %% ../nbs/11_cli.ipynb #c3333132
 def bst_recommend(

@@ -640,12 +640,17 @@ def _numbers_of(table, frame, column):
     return values
 
 def _seconds_of(frame):
-    "Timestamps as whole seconds since 1970, from numbers or from dates"
+    "Timestamps as whole seconds since 1970, from numbers, dates, or dates as text (ISO 8601)"
     column = frame['timestamp']
-    if pd.api.types.infer_dtype(column, skipna=True) not in ('datetime', 'datetime64', 'date'):
+    kind, text = pd.api.types.infer_dtype(column, skipna=True), None
+    if kind == 'string' and pd.to_numeric(column, errors='coerce').isna().any():          # dates that came as text, as CSV files have them
+        text, dates = column, pd.to_datetime(column, format='ISO8601', utc=True, errors='coerce')
+        if dates.notna().any(): kind, column = 'datetime', dates
+    if kind not in ('datetime', 'datetime64', 'date'):
         return np.floor(_numbers_of('ratings', frame, 'timestamp')).clip(-1, 2**53).astype(np.int64)
     dates = pd.to_datetime(column, utc=True)
-    _refuse(_row_of, 'ratings', dates.isna().to_numpy(), lambda r: 'timestamp is missing', 'give every rating a time')
+    _refuse(_row_of, 'ratings', dates.isna().to_numpy(), lambda r: 'timestamp is missing' if text is None or pd.isna(text.iloc[r])
+            else f"timestamp is {text.iloc[r]!r}, but a date such as 2024-01-31 belongs there", 'give every rating a time')
     return ((dates - pd.Timestamp(0, tz='UTC')) // pd.Timedelta(seconds=1)).to_numpy(dtype=np.int64)
 
 def _years_of(frame):
@@ -680,7 +685,7 @@ def _frame_users(users, columns):
 
 # %% ../nbs/01_data.ipynb #475e3c5f
 def from_frame(
-    ratings: pd.DataFrame,  # One line per rating: user, item, rating, timestamp (seconds since 1970, or dates)
+    ratings: pd.DataFrame,  # One line per rating: user, item, rating, timestamp (seconds since 1970, or dates, also as text such as 2024-01-31)
     users: pd.DataFrame | None = None,  # One line per user: the id, and categorical features
     items: pd.DataFrame | None = None,  # One line per item: the id, and any of title, genres ("a|b" or a list), year
     columns: dict[str, str] | None = None,  # Our names to theirs, such as {'user': 'customer', 'item': 'isbn'}

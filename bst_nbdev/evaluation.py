@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch.nn import functional as F
-from torchmetrics import MeanAbsoluteError, MeanSquaredError
+from torchmetrics import MeanAbsoluteError, MeanMetric, MeanSquaredError
 from torchmetrics.classification import BinaryAUROC, MulticlassCalibrationError
 
 from .core import ConfigError, check_at_least, check_choice, require_extra
@@ -112,6 +112,7 @@ def validation_metrics(
 ) -> dict:  # Name to metric; the first one decides
     "What is measured after each epoch"
     clicked = lambda p, y: (torch.sigmoid(p.double()), (y >= config.threshold).int())
+    if config.objective == 'next': return dict(log_loss=Reading(MeanMetric(), lambda p, y: (-p,)))
     if config.objective == 'click': return dict(auc=Reading(BinaryAUROC(), clicked))
     read = lambda on_scale: lambda p, y: (as_rating(p, config.rating_values, on_scale), y)
     rmse = Reading(MeanSquaredError(squared=False), read(False))
@@ -229,6 +230,7 @@ def evaluate_model(
     "Scores of a model on the batches of one part"
     predictions, labels = predict(model, batches, description)
     c = model.config
+    if c.objective == 'next': return dict(log_loss=-predictions.mean().item())
     if c.objective == 'click': return click_scores(predictions, labels, c.threshold)
     return rating_scores(predictions, labels, c.rating_values, c.threshold)
 

@@ -109,9 +109,12 @@ def collate(
 
 # %% ../nbs/10a_recommender.ipynb #206b98c4
 def _ask_stream(model, histories, items, at):
-    "Scores (B, M, K) of a `StreamBST`"
+    "Scores (B, M, K) of a `StreamBST`; log chances (B, M, 1) of being next, where it learnt that"
     inputs = {name: x.to(model.lever.device) for name, x in collate(histories, at).items()}
     now, after = inputs.pop('now'), inputs.pop('after')
+    if model.config.objective == 'next':                                                  # chances among the whole catalogue
+        chances = model.compare_all(model.query(model.encode(**inputs), now, after)[:, 0]).log_softmax(-1)         # (B, M)
+        return chances[:, items[0], None]
     return model.ask(model.encode(**inputs), items.expand(len(histories), -1), now, after)
 
 def joint_window(
@@ -182,7 +185,7 @@ class Recommender(ModelHubMixin):
     def __repr__(self):
         c = self.network.config
         preset = self.about['recipe']['preset']
-        return f"Recommender({self.catalogue.name}: {c.items - 1:,} items, {c.users - 1:,} users, {c.objective}s by {preset})"
+        return f"Recommender({self.catalogue.name}: {c.items - 1:,} items, {c.users - 1:,} users, {'next items' if c.objective == 'next' else c.objective + 's'} by {preset})"
 
 # %% ../nbs/10a_recommender.ipynb #5f3a49c8
 def _load(cls,
@@ -259,9 +262,10 @@ Recommender.history, Recommender.known = _history, _known
 def read_answers(
     scores: torch.Tensor,  # (…, K), or (…, 1), as `score_items` gives them
     config,  # For objective and scale
-) -> dict[str, np.ndarray]:  # Each (…): expected, median and p(…), or click; the first one is what to rank by
+) -> dict[str, np.ndarray]:  # Each (…): expected, median and p(…), or click, or chance; the first one is what to rank by
     "Scores as numbers that mean something"
     scores = scores.double()
+    if config.objective == 'next': return dict(chance=scores[..., 0].exp().cpu().numpy())
     if config.objective == 'click': return dict(click=torch.sigmoid(scores[..., 0]).cpu().numpy())
     if scores.shape[-1] == 1: return dict(expected=scores[..., 0].cpu().numpy())
     flat = scores.flatten(0, -2)

@@ -328,7 +328,6 @@ def add_routes(
     async def recommend(request: RecommendRequest) -> dict: return await service.recommend(request)
     @app.post('/explain')
     async def explain(request: ExplainRequest) -> dict: return await service.explain(request)
-    for route in predict, recommend, explain: route.__doc__ = None
     return app
 
 # %% ../nbs/12_service.ipynb #c46f078e

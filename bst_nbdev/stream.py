@@ -165,17 +165,21 @@ class StreamConfig(JSONConfig):
     factors: int = 32  # Width of a factorisation (user times item) that is added to the scores; 0 leaves it out
     unknown_user_rate: float = 0.  # Share of user ids hidden while training
     unknown_item_rate: float = 0.  # Share of item ids hidden while training
-    objective: str = 'rating'  # 'rating' or 'click'
+    objective: str = 'rating'  # 'rating', 'click', or 'next': which item comes next
     threshold: float = 4.  # For clicks: a rating of at least this is a click
+    negatives: int = 0  # For 'next': items drawn for each training batch that the right one must beat; 0 for the whole catalogue
     kind: str = 'stream'  # Says which model this configures
 
     def __post_init__(self): _check_config(self)
 
 # %% ../nbs/06a_stream.ipynb #4a437f47
 def _check_config(self):
-    choices = dict(context=SIDES, objective=('rating', 'click'), kind=('stream',))
+    choices = dict(context=SIDES, objective=('rating', 'click', 'next'), kind=('stream',))
     for name in choices: check_choice(name, getattr(self, name), choices[name])
     for name in 'users', 'items', 'width', 'layers', 'heads', 'hidden', 'chunk', 'carry': check_at_least(name, getattr(self, name))
+    check_at_least('negatives', self.negatives, 0)
+    if self.objective == 'next' and self.context != 'past':
+        raise ConfigError("objective 'next' asks to foresee, and context 'both' shows what came later: use context 'past'")
     if len(self.rating_values) < 2:
         raise ConfigError(f"the rating scale is {self.rating_values}: it needs two values or more, else there is nothing to learn")
     for name in 'threshold', 'recency':
@@ -195,26 +199,27 @@ class StreamBST(nn.Module):
         self.user = UserEmbedding(c.users, c.width, c.feature_rows, (c.width,) * len(c.feature_rows), unknown_rate=c.unknown_user_rate)
         self.rating = EmbedRating(c.rating_values, c.width)
         self.asked = nn.Parameter(torch.zeros(c.width))
-        if c.context == 'past': self.surprise = nn.Parameter(torch.randn(c.width) * .05)
+        if c.context == 'past' and c.objective != 'next': self.surprise = nn.Parameter(torch.randn(c.width) * .05)
         slopes = torch.linspace(0, c.recency, c.heads).repeat(c.layers)
         self.pairs = PairBias(c.layers * c.heads, side=c.context, slopes=tuple(slopes.tolist()))
         self.blocks = nn.ModuleList(StreamBlock(c.width, c.heads, c.hidden, c.dropout) for _ in range(c.layers))
         self.norm, self.embedding_dropout = nn.LayerNorm(c.width), QuickDropout(c.embedding_dropout)
         values = torch.tensor(c.rating_values)
-        self.out = nn.Linear(c.width, 1 if c.objective == 'click' else len(values))
+        self.out = nn.Linear(c.width, dict(rating=len(values), click=1, next=c.width)[c.objective])
         nn.init.normal_(self.out.weight, std=.02)
-        self.user_bias, self.item_bias = IdEmbedding(c.users, 1, std=.001), IdEmbedding(c.items, 1, std=.001)
+        self.item_bias = IdEmbedding(c.items, 1, std=.001)
+        if c.objective != 'next': self.user_bias = IdEmbedding(c.users, 1, std=.001)
         if c.factors:
             self.user_factors, self.item_factors = (IdEmbedding(rows, c.factors) for rows in (c.users, c.items))
-            self.factor_out = nn.Linear(c.factors, len(self.out.bias), bias=False)
+            if c.objective != 'next': self.factor_out = nn.Linear(c.factors, len(self.out.bias), bias=False)
         self.middle, self.star = values.mean().item(), (values[-1] - values[0]).item() / 4
-        self.register_buffer('lever', torch.ones(1) if c.objective == 'click' else (values - self.middle) / self.star)   # (K,)
+        self.register_buffer('lever', (values - self.middle) / self.star if c.objective == 'rating' else torch.ones(1))   # (K,)
 
 # %% ../nbs/06a_stream.ipynb #9acdbed7
 def _tokens(self, user, item, rating, padding_mask):
     "Vectors of a history (B, S, D)"
     x = self.rating(self.item(item), rating, ~padding_mask)                                                        # (B, S, D)
-    if self.config.context == 'both': return x
+    if self.config.context == 'both' or self.config.objective == 'next': return x
     tendency = self.item_bias(item) + self.user_bias(user)[:, None]                                                # (B, S, 1)
     surprise = (rating[..., None] - self.middle) / self.star - tendency
     return x + surprise * self.surprise
@@ -288,8 +293,9 @@ def _ask(self,
     target_item,  # Rows of the items in question (B, T)
     target_time,  # Their seconds (B, T), or (B, 1) if all are asked at the same time
     target_place,  # Their places (B, T), or (B, 1)
-) -> torch.Tensor:  # Scores of the rating values (B, T, K), or of a click (B, T, 1)
+) -> torch.Tensor:  # Scores of the rating values (B, T, K), or one of a click or of being next (B, T, 1)
     "Answer for targets, each by itself, from the history before it"
+    if self.config.objective == 'next': return self.compare(self.query(memory, target_time, target_place), target_item)
     x = self.embedding_dropout(self.item(target_item) + self.asked)                                                # (B, T, D)
     for block, keys, bias in zip(self.blocks, memory.keys, self.outlook(memory, target_time, target_place)): x = block(x, keys, bias)
     tendency = self.item_bias(target_item) + self.user_bias(memory.user)[:, None]                                  # (B, T, 1)
@@ -299,14 +305,70 @@ def _ask(self,
 
 StreamBST.ask = _ask
 
+# %% ../nbs/06a_stream.ipynb #e7ece2ee
+def _query(self,
+    memory: Memory,  # What `encode` gave, for B histories
+    target_time,  # Seconds of the questions (B, T)
+    target_place,  # Their places (B, T)
+) -> torch.Tensor:  # (B, T, D), or (B, T, D + factors)
+    "What is wanted next after histories, as vectors to compare with items"
+    x = self.embedding_dropout(self.asked.expand(*target_place.shape, -1))                                         # (B, T, D)
+    for block, keys, bias in zip(self.blocks, memory.keys, self.outlook(memory, target_time, target_place)): x = block(x, keys, bias)
+    wanted = self.out(self.norm(x))
+    if not self.config.factors: return wanted
+    return torch.cat([wanted, self.user_factors(memory.user)[:, None].expand(*wanted.shape[:2], -1)], -1)
+
+def _vectors(self,
+    item,  # Rows of items (…)
+) -> torch.Tensor:  # (…, D), or (…, D + factors)
+    "What is offered"
+    return torch.cat([self.item(item), self.item_factors(item)], -1) if self.config.factors else self.item(item)
+
+def _compare(self,
+    query: torch.Tensor,  # What `query` gave (B, T, D), or (B, 1, D) for questions that differ only in the item
+    target_item: torch.Tensor,  # Rows of the items in question (B, T)
+) -> torch.Tensor:  # (B, T, 1)
+    "How well each item fits its question"
+    return (query * self.vectors(target_item)).sum(-1, keepdim=True) + self.item_bias(target_item)
+
+StreamBST.query, StreamBST.vectors, StreamBST.compare = _query, _vectors, _compare
+
+# %% ../nbs/06a_stream.ipynb #9b432772
+def _compare_all(self,
+    query: torch.Tensor,  # (n, D)
+    items: torch.Tensor | None = None,  # Rows of items (N); None for the whole catalogue
+) -> torch.Tensor:  # (n, N), or (n, M): row 0 is -inf
+    "How well the same items fit each question"
+    if items is not None: return torch.addmm(self.item_bias(items).T, query, self.vectors(items).T)
+    scores = self.compare_all(query, torch.arange(self.config.items, device=query.device))
+    return scores.index_fill(1, torch.tensor([0], device=query.device), float('-inf'))
+
+def _log_chance(self,
+    query: torch.Tensor,  # (n, D)
+    item: torch.Tensor,  # Rows of the items that came (n)
+) -> torch.Tensor:  # (n)
+    "Log chance of the item that came, against the whole catalogue, or while training against those drawn"
+    N, M = self.config.negatives, self.config.items - 1
+    if not (self.training and 0 < N < M): return self.compare_all(query).log_softmax(-1).gather(1, item.long()[:, None])[:, 0]
+    drawn = torch.randint(1, M + 1, (N,), device=query.device)
+    others = self.compare_all(query, drawn) + math.log((M - 1) / N)                                                # (n, N)
+    others = others.masked_fill(drawn == item[:, None], float('-inf'))                                             # the right one is no negative
+    right = self.compare(query[:, None], item[:, None])[:, 0]                                                      # (n, 1)
+    return right[:, 0] - torch.cat([right, others], 1).logsumexp(1)
+
+StreamBST.compare_all, StreamBST.log_chance = _compare_all, _log_chance
+
 # %% ../nbs/06a_stream.ipynb #254ccc4f
 def _forward(self,
     user, user_features, item, rating, time, place, padding_mask,  # The histories, as `encode` takes them
     target_item, target_time, target_place,  # The questions, as `ask` takes them
     target_mask,  # True where there is a question (B, T)
-) -> torch.Tensor:  # Scores of the rating values (n, K), or of a click (n), for the n real questions
+) -> torch.Tensor:  # Scores of the rating values (n, K), or of a click (n), or log chances of being next (n), for the n real questions
     "Answer all questions of a batch, as `Chunks` gathers them"
-    answer = self.ask(self.encode(user, user_features, item, rating, time, place, padding_mask), target_item, target_time, target_place)
+    memory = self.encode(user, user_features, item, rating, time, place, padding_mask)
+    if self.config.objective == 'next':
+        return self.log_chance(self.query(memory, target_time, target_place)[target_mask], target_item[target_mask])
+    answer = self.ask(memory, target_item, target_time, target_place)
     answer = answer[target_mask]                                                                                   # (n, K)
     return answer.squeeze(-1) if self.config.objective == 'click' else answer
 
@@ -327,9 +389,11 @@ def _set_training(self,
     labels: torch.Tensor,  # Ratings of the training part (N,)
 ) -> 'StreamBST':
     "Treat ids that training never shows as unknown, and start from the training part's distribution"
-    tables = [(self.user.id, users), (self.user_bias, users), (self.item.id, items), (self.item_bias, items)]
+    tables = [(self.user.id, users), (self.item.id, items), (self.item_bias, items)]
+    if self.config.objective != 'next': tables += [(self.user_bias, users)]
     if self.config.factors: tables += [(self.user_factors, users), (self.item_factors, items)]
     for table, known in tables: table.known.copy_(torch.as_tensor(known))
+    if self.config.objective == 'next': return self
     if self.config.objective == 'click': start = torch.logit((labels >= self.config.threshold).float().mean().clamp(.01, .99))
     else: start = torch.bincount(rating_class(labels, self.config.rating_values), minlength=len(self.lever)).add(1).float().log()
     with torch.no_grad(): self.out.bias.copy_(start - (0 if self.config.objective == 'click' else start.logsumexp(0)))
@@ -367,6 +431,7 @@ def make_stream_loss(
     config: StreamConfig,  # For its objective and scale
 ):  # Function (scores, label: ratings (n,)) -> scalar
     "The loss of a configuration's objective; labels are always ratings"
+    if config.objective == 'next': return lambda log_chance, label: -log_chance.mean()
     if config.objective == 'click':
         return lambda scores, label: F.binary_cross_entropy_with_logits(scores, (label >= config.threshold).float())
     return lambda scores, label: F.cross_entropy(scores, rating_class(label, config.rating_values))
@@ -384,6 +449,11 @@ STREAM_PRESETS = {
         source='this project: the default with later ratings visible too, to fill in what is missing between known ones',
         departures='Not a published model. Only for protocols that do not ask to foresee.',
         model=dict(context='both', recency=0., factors=0, history_dropout=.2), training={**_TRAINING, 'epochs': 5}, scaled=True),
+    'next': dict(
+        source='this project: the default, asked which item comes next, by a softmax over the catalogue',
+        departures='Not a published model. What is asked is compared with the items at the end, not put into the sequence.',
+        model=dict(objective='next', factors=0, history_dropout=.1, negatives=512),
+        training={**_TRAINING, 'epochs': 6, 'embedding_decay': .1}, scaled=True),
 }
 
 # %% ../nbs/06a_stream.ipynb #253e55d1

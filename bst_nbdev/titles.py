@@ -21,14 +21,15 @@ _ARTICLES = r'the|a|an|le|la|les|l|der|die|das|el|los|las|il|lo|gli|un|une|den|d
 
 def title_words(
     title: str,  # As in the data, or as somebody wrote it
-) -> tuple[str, int]:  # Its words in plain letters, without a leading article; its year, or 0
+    article: bool = False,  # Keep a leading article
+) -> tuple[str, int]:  # Its words in plain letters, without a leading article (unless it is asked for); its year, or 0
     "What makes two ways of writing a title the same"
     text = ''.join(c for c in unicodedata.normalize('NFKD', str(title).casefold()) if not unicodedata.combining(c))
     found = re.search(r'\((\d{4})\)\s*$', text)
     text = (text[:found.start()] if found else text).replace('&', ' and ').replace("'", '')
     text = re.sub(rf'^(.*), ({_ARTICLES})\b(?=\s*(\(|$))', r'\2 \1', text.strip())                  # Matrix, The -> The Matrix
     words = re.sub(r'[\W_]+', ' ', text).split()
-    if len(words) > 1 and re.fullmatch(_ARTICLES, words[0]): words = words[1:]
+    if not article and len(words) > 1 and re.fullmatch(_ARTICLES, words[0]): words = words[1:]
     return ' '.join(words), int(found[1]) if found else 0
 
 # %% ../nbs/10_titles.ipynb #4395d424
@@ -42,6 +43,7 @@ class TitleIndex:
         self.popularity = np.zeros(len(catalogue.items), int) if popularity is None else popularity
         self.words, years = zip(*map(title_words, catalogue.titles))
         self.years = np.where(np.array(years) > 0, years, catalogue.year)
+        self.parts = [{*title_words(title, article=True)[0].split(), str(year)} for title, year in zip(catalogue.titles, self.years)]
 
     def table(self,
         rows: np.ndarray,  # Row numbers of items (int, [n])
@@ -57,11 +59,11 @@ def _rank(self, query):
     words, year = title_words(query)
     if not words: return np.full(len(self.words), 4)
     parts = set(words.split())
-    def one(own, own_year):
+    def one(own, own_parts):
         if own == words: return 0
         if own.startswith(words + ' '): return 1
-        return 2 if parts <= {*own.split(), str(own_year)} else 3 if own.startswith(words) else 4
-    ranks = np.array([one(*item) for item in zip(self.words, self.years)])
+        return 2 if parts <= own_parts else 3 if own.startswith(words) else 4
+    ranks = np.array([one(*item) for item in zip(self.words, self.parts)])
     if year: ranks[self.years != year] = 4
     ranks[UNKNOWN] = 4
     return ranks

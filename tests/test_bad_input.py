@@ -370,7 +370,7 @@ def test_download_where_nothing_can_be_written(fetch_from, monkeypatch):
 OPTIONS = [
     ('unknown preset', '--preset papper', 'choose one of ' + ', '.join(PRESETS)),
            ('unknown protocol', '--protocol last', 'choose one of ' + ', '.join(PROTOCOLS)),
-    ('unknown objective', '--objective rank', 'choose one of rating, click'),
+    ('unknown objective', '--objective rank', 'choose one of rating, click, next'),
     ('sequence length 0', '--sequence-length 0', 'give 2 or more'), ('sequence length 1', '--sequence-length 1', 'give 2 or more'),
     ('sequence length -3', '--sequence-length -3', 'give 2 or more'), ('sequence length abc', '--sequence-length abc', 'sequence-length'),
     ('epochs 0', '--epochs 0', 'give 1 or more'), ('epochs 1.5', '--epochs 1.5', 'epochs'),

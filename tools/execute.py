@@ -1,6 +1,7 @@
 """Run notebooks from top to bottom and save their outputs.
 
     python tools/execute.py nbs/00_core.ipynb nbs/01_data.ipynb
+    python tools/execute.py --flags notest nbs/experiments/new_user.ipynb      # cells with that flag too
     python tools/execute.py --kernel [NOTEBOOK…]        # change nothing: run them in a Jupyter kernel and say which outputs come out differently
 
 Cells that `nbdev_test` skips (`#| notest`, `#| slow`, `#| eval: false`) are skipped here too and keep the outputs they have; so
@@ -21,9 +22,9 @@ from nbdev.config import get_config
 from nbdev.doclinks import nbglob
 from nbdev.process import NBProcessor
 
-def left_out(path: Path) -> set:  # Numbers of the cells that are not run
-    "Cells that `nbdev_test` skips, and those that export"
-    flags = set(get_config().tst_flags.split())
+def left_out(path: Path, flags: tuple = ()) -> set:  # Numbers of the cells that are not run
+    "Cells that `nbdev_test` skips, but for those with one of `flags`, and those that export"
+    flags = set(get_config().tst_flags.split()) - set(flags)
     def skip(cell):
         found = getattr(cell, 'directives_', None) or {}
         return bool((found.get('eval:') or [''])[0].lower() == 'false' or flags & found.keys() or 'nbdev_export()' in cell.source)
@@ -31,10 +32,11 @@ def left_out(path: Path) -> set:  # Numbers of the cells that are not run
 
 def execute(
     path: str | Path,  # A notebook, which is rewritten with its outputs; it is left alone if a cell fails
+    flags: tuple = (),  # Flags whose cells run although tests skip them
 ):
     "Run one notebook in its own folder"
     path = Path(path).resolve()
-    notebook, skipped = read_nb(path), left_out(path)
+    notebook, skipped = read_nb(path), left_out(path, flags)
 
     def skip(cell):  # whether to leave the cell out; the outputs of the others are made anew
         if cell.cell_type != 'code' or cell.idx_ in skipped: return True
@@ -97,12 +99,13 @@ def run_in_kernel(
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('notebooks', nargs='*', type=Path, help='Notebooks (with --kernel: default all)')
+    parser.add_argument('--flags', default='', help='Run cells with these flags too, which tests skip')
     parser.add_argument('--kernel', action='store_true', help='Run in a Jupyter kernel, write nothing, compare outputs')
     args, root = parser.parse_args(), get_config().config_path
     sys.path.insert(0, str(root))
     if not args.kernel:
         if not args.notebooks: parser.error('name the notebooks to run')
-        for path in args.notebooks: execute(path)
+        for path in args.notebooks: execute(path, tuple(args.flags.split()))
         return
     faults = 0
     for path in args.notebooks or sorted(map(Path, nbglob(get_config().nbs_path))):

@@ -228,7 +228,7 @@ const recommend = () => attempt('recommend', async () => {
 const recommendSoon = debounce(recommend);
 
 function answerOf(film) {
-  if (clicks) return [`${percent(film.click)}%`, unseen(' chance')];
+  if (clicks) return [film.chance === undefined ? `${percent(film.click)}%` : `${(100 * film.chance).toFixed(1)}%`, unseen(' chance')];
   return [film.expected.toFixed(1), star(0, 1), unseen(` of ${scale.at(-1)} expected`)];
 }
 
@@ -371,7 +371,7 @@ $('again').onclick = () => {
 
 attempt('start', async () => {
   const health = await ask('start', 'health');
-  [scale, clicks, storage] = [health.rating_values, health.objective === 'click', `ratings of ${health.data}`];
+  [scale, clicks, storage] = [health.rating_values, health.objective !== 'rating', `ratings of ${health.data}`];
   $('genre').replaceChildren(make('option', {value: ''}, 'All'), ...health.genres.map(genre => make('option', {value: genre}, genre)));
   $('about').textContent = `${health.data}: ${count(health.items, 'film')}, ${count(health.users, 'person', 'people')}.`;
   popular = (await ask('start', `items?limit=${AT_ONCE}`)).items;
