@@ -257,7 +257,7 @@ def test_imports_have_a_cell_of_their_own(path):
     problems, exports = [], dict(exported(path))
     for number, kind, source, _ in cells(path):
         if kind != 'code' or 'nbdev_export()' in source or re.search(r'^#\|\s*eval:\s*false', source, flags=re.M): continue
-        tree = ast.parse(re.sub(r'^[!%].*$', '', source, flags=re.M))
+        tree = ast.parse(re.sub(r'^(\s*)[!%].*$', r'\1pass', source, flags=re.M))
         nodes = tree.body if number in exports else list(ast.walk(tree))  # a function that is exported may import
         other = [node for node in nodes if isinstance(node, (ast.Expr, ast.Assign) if number not in exports else ast.stmt)
                  and not isinstance(node, (ast.Import, ast.ImportFrom))]
@@ -295,6 +295,34 @@ def test_notebook_is_clean(path):
     for number, cell in enumerate(json.loads(path.read_text())['cells']):
         assert not cell.get('execution_count'), f'{path.name} cell {number}: has an execution count, run nbdev_clean'
         assert not cell['metadata'], f"{path.name} cell {number}: has metadata {cell['metadata']}, run nbdev_clean"
+
+TUTORIALS = [path for path in NOTEBOOKS if path.parent.name == 'tutorials']
+
+def tutorial_problems(path, found):
+    "What a tutorial lacks that is to run anywhere and to be read by anybody"
+    settings = configparser.ConfigParser(delimiters=['='])
+    settings.read(ROOT/'settings.ini')
+    repository = f"{settings['DEFAULT']['user']}/{settings['DEFAULT']['repo']}"
+    address = f'https://colab.research.google.com/github/{repository}/blob/main/nbs/tutorials/{path.name}'
+    if address not in found[1][2]: yield f'cell 1: no badge that links to {address}'
+    install = f'try: import bst_nbdev\nexcept ImportError:\n    %pip install -q "bst_nbdev @ git+https://github.com/{repository}"'
+    if not any(install in source for _, kind, source, _ in found if kind == 'code'): yield 'no cell that installs the package where it is missing'
+    yield from (f'cell {number}: exports' for number, _, source, _ in found if {'export', 'exports', 'exporti', 'default_exp'} & set(directives(source)))
+    last = found[-1][2]
+    if not re.search(r'^## Recap\n', last, flags=re.M) or not re.search(r'\]\([\w./-]+\.ipynb\)', last): yield 'the last cell is no recap with a link to a notebook'
+    for number, _, source, outputs in found:
+        if any('image/png' in output.get('data', {}) for output in outputs) and not re.search(r'^#\| fig-alt: "[^"]{40,}"$', source, flags=re.M):
+            yield f'cell {number}: a picture without #| fig-alt: "…" that says what it shows'
+
+@pytest.mark.parametrize('path', TUTORIALS, ids=lambda path: path.name)
+def test_tutorial_runs_anywhere(path): report([f'{path.name}: {problem}' for problem in tutorial_problems(path, list(cells(path)))])
+
+def test_tutorial_problems_sees_each():
+    path, picture = Path('mine.ipynb'), [dict(output_type='display_data', data={'image/png': ''})]
+    found = [(0, 'markdown', '# mine', []), (1, 'markdown', 'badge', []), (2, 'code', '#| export\ny = 1', []), (3, 'code', 'plot()', picture), (4, 'markdown', '## Recap\nThe end', [])]
+    assert [re.sub(r'https?://.*', '…', problem) for problem in tutorial_problems(path, found)] == [
+        'cell 1: no badge that links to …', 'no cell that installs the package where it is missing', 'cell 2: exports', 'the last cell is no recap with a link to a notebook',
+        'cell 3: a picture without #| fig-alt: "…" that says what it shows']
 
 def test_notebooks_stand_in_order():
     "In the sidebar, and from recap to recap"
