@@ -8,20 +8,29 @@ __all__ = ['make_parser', 'run_command', 'bst_train', 'bst_evaluate', 'bst_recom
 # %% ../nbs/11_cli.ipynb #9ba913b0
 import argparse
 import inspect
+import os
 import sys
 import warnings
+from contextlib import redirect_stdout
+from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
+import torch
+from accelerate.utils import broadcast
 from fastcore.docments import docments
 
 from . import __version__
-from .core import BSTError, ConfigError, DataError, atomic_path
+from .core import BSTError, ConfigError, DataError, atomic_path, show_progress
 from .data import find_data, load, save_prepared
 from .out_of_core import prepare_out_of_core
 from .presets import PRESETS
+from .training import PRECISIONS, processes
+from .checkpoints import Checkpoints, Stopped, StopSignals, differences
+from .tracking import TRACKERS, Tracking, check_tracker
 from .explain import Recommender
-from .pipeline import Recipe, check_out, choose_device, evaluate, load_run, save_run, train
+from .pipeline import (Recipe, about_data, begin_run, check_out, check_same_data, choose_device, evaluate, finish_run, give_up,
+                                load_run, read_begun, train)
 from .ranking import RANKING
 from .sequences import PROTOCOLS
 
@@ -41,7 +50,8 @@ def make_parser(
     for parameter, doc in docments(function, full=True, returns=False).items():
         kind = next((t for t in (int, float) if t is doc.anno or t in getattr(doc.anno, '__args__', ())), str)
         text = doc.docment + (f" ({', '.join(choices[parameter])})" if choices and parameter in choices else '')
-        if doc.default is inspect.Parameter.empty: parser.add_argument(parameter, type=kind, help=text)
+        if doc.anno is bool: parser.add_argument('--' + parameter.replace('_', '-'), action='store_true', help=text)
+        elif doc.default is inspect.Parameter.empty: parser.add_argument(parameter, type=kind, help=text)
         else:
             default = '' if doc.default is None else ' (default: %(default)s)'
             parser.add_argument('--' + parameter.replace('_', '-'), type=kind, default=doc.default, help=text + default,
@@ -57,13 +67,15 @@ def run_command(
 ) -> int:  # Exit code
     "Parse arguments, run, and turn errors into one clear line"
     arguments = make_parser(function, name, choices).parse_args(argv)
+    if rank := int(os.environ.get('RANK', 0)): name = f'{name} (process {rank})'
     try:
         function(**vars(arguments))
         return 0
     except BSTError as error: message, code = str(error), 1
+    except Stopped as stopped: message, code = str(stopped), stopped.code
     except KeyboardInterrupt: message, code = 'stopped; nothing was written', 130
     except BrokenPipeError: return 0
-    print(f'{name}: {message}', file=sys.stderr)
+    if not (rank and code > 128): print(f'{name}: {message}', file=sys.stderr)  # all processes are stopped, one says so
     return code
 
 # %% ../nbs/11_cli.ipynb #f6ff6c2f
@@ -77,6 +89,56 @@ def _show(table):
     print(f'\nprotocol: {table.protocol.iloc[0]}')
     print(wide.rename_axis(None).to_string(float_format='{:.4f}'.format, na_rep=''))
 
+# %% ../nbs/11_cli.ipynb #7f0a0002
+_MAY_CHANGE = ('resume', 'data', 'device', 'checkpoint_every', 'keep_checkpoints')  # for a run that goes on
+
+def _continued(folder, asked, default):
+    "Recipe, options and data of a run that was begun, with what may be said anew; None if it is finished"
+    begun = read_begun(folder)
+    if begun is None: return None
+    then = begun['options'] | begun['recipe'].__dict__
+    given = {name: value for name, value in asked.items() if value != default[name]}
+    other = [what for name, value in given.items() if name not in _MAY_CHANGE for what in differences(value, then.get(name), name)]
+    if other: raise ConfigError(f"{folder} goes on as it was begun ({'; '.join(other)}): leave these options out")
+    return begun['recipe'], then | {name: value for name, value in given.items() if name in _MAY_CHANGE}, begun['data']
+
+def _told(text, group):
+    "A short text that the first process knows, in every process"
+    if group.num_processes == 1: return text
+    line = torch.zeros(4096, dtype=torch.uint8, device=group.device)
+    if group.is_main_process: line[:len(data)] = torch.tensor(list(data := text.encode()), dtype=torch.uint8)
+    return bytes(broadcast(line).tolist()).rstrip(b'\0').decode()
+
+def _hooks(folder, recipe, data, options, stop):
+    "What is done beside training"
+    about = dict(recipe={k: v for k, v in recipe.__dict__.items() if k != 'data'}, data=data)
+    tracking = [Tracking(options['track'], folder, about)] if options['track'] else []
+    return [*tracking, Checkpoints(folder/'checkpoints', about, options['checkpoint_every'], stop=stop)]
+
+# %% ../nbs/11_cli.ipynb #7f0a0003
+def _work(recipe, options, begun, group, stop):
+    "Load, train and save, in a folder that is there or is made; begun is (folder, data) of a run that goes on"
+    device = choose_device(options['device'])
+    with group.main_process_first(): interactions = load(options['data'])
+    print(interactions)
+    folder = Path(begun[0]) if begun else None
+    if begun: check_same_data(interactions, begun[1], folder)
+    elif group.is_main_process: folder = begin_run(recipe, interactions, options['out'], options)
+    folder = Path(_told(str(folder), group))
+    stop.advice = f'go on with: bst_train --resume {folder}'
+    print(f'run: {folder} (after an interruption, {stop.advice})')
+    try:
+        run = train(recipe, interactions, device, hooks=_hooks(folder, recipe, about_data(interactions), options, stop))
+        if group.is_main_process: finish_run(run, folder, options['keep_checkpoints'])
+    except BSTError as error:
+        if not group.is_main_process or not give_up(folder): raise
+        raise BSTError(f"{error} ({stop.advice})") from error
+    _show(run.table)
+    print(f'\ntrained {len(run.history)} epochs in {run.seconds:.0f} s on {run.device}; epoch {run.best_epoch} was best on validation\n'
+          f'saved to {folder} (look at {folder}/learning_curve.png)\n\nnext: bst_evaluate {folder}\n'
+          f'      bst_recommend {folder} --user {interactions.users.ids[0]}\n      bst_serve --model {folder}')
+
+# %% ../nbs/11_cli.ipynb #7f0a0004
 def _train(
     data: str = 'sample',  # 'sample', a MovieLens name (ml-1m, …; downloaded if need be), a .zip, a folder, or what bst_prepare wrote
     preset: str = 'default',  # Which model
@@ -90,32 +152,41 @@ def _train(
     history: int | None = None,  # For default: ratings that each target sees at least
     context: str | None = None,  # For default: past, or both to fill in by random-ratings (or use preset fill-in)
     seed: int = 0,  # Same seed, same numbers
+    mixed_precision: str | None = None,  # In what the model computes while training; no if not given
+    accumulation: int | None = None,  # Batches whose gradients make one step; 1 if not given
+    compile: bool = False,  # Have the model compiled by torch.compile; pays on long runs
     device: str = 'auto',  # auto, cpu, cuda, …
+    track: str | None = None,  # Where to follow the run, with the extra of that name; works without a network
+    checkpoint_every: float = 60.,  # Seconds from which on the state of the training is saved again; it is at the end of each epoch too
+    keep_checkpoints: bool = False,  # Leave the last two states in the run's folder when it is finished
     out: str | None = None,  # The run's folder; runs/<name> if not given
+    resume: str | None = None,  # Go on with this run, which was interrupted
 ):
     "Train a Behavior Sequence Transformer, evaluate it beside baselines, and save it"
-    recipe = Recipe(data, preset, protocol, sequence_length, step, epochs, batch_size, learning_rate, objective, history,
-                    context=context, seed=seed)
-    check_out(out)
-    choose_device(device)
-    interactions = load(data)
-    print(interactions)
-    run = train(recipe, interactions, device)
-    _show(run.table)
-    folder = save_run(run, out)
-    print(f'\ntrained {len(run.history)} epochs in {run.seconds:.0f} s on {run.device}; epoch {run.best_epoch} was best on validation\n'
-          f'saved to {folder} (look at {folder}/learning_curve.png)\n\nnext: bst_evaluate {folder}\n'
-          f'      bst_recommend {folder} --user {interactions.users.ids[0]}\n      bst_serve --model {folder}')
+    asked, default = dict(locals()), {name: p.default for name, p in inspect.signature(_train).parameters.items()}
+    begun, options = None, asked
+    if resume is None: recipe = Recipe(**{f.name: asked[f.name] for f in fields(Recipe) if f.name in asked})
+    elif found := _continued(resume, asked, default): recipe, options, begun = found[0], found[1], (resume, found[2])
+    else: return print(f'{resume} is finished, nothing is left to do; next: bst_evaluate {resume}')
+    if options['track']: check_tracker(options['track'])
+    Checkpoints('.', every=options['checkpoint_every'])
+    group = processes(choose_device(options['device']))
+    if group.is_main_process and not begun: check_out(out)
+    with StopSignals() as stop, open(os.devnull, 'w') as nowhere, redirect_stdout(sys.stdout if group.is_main_process else nowhere):
+        if not group.is_main_process: show_progress(False)
+        _work(recipe, options, begun, group, stop)
 
 # %% ../nbs/11_cli.ipynb #3c158348
-_TRAIN_CHOICES = dict(preset=list(PRESETS), protocol=list(PROTOCOLS))
+_TRAIN_CHOICES = dict(preset=list(PRESETS), protocol=list(PROTOCOLS), mixed_precision=list(PRECISIONS), track=list(TRACKERS))
 
 def bst_train(
     argv: list | None = None,  # Arguments; None for those of the process
 ) -> int:  # Exit code
     "The command `bst_train`"
     warnings.filterwarnings('ignore', category=UserWarning, module='accelerate')
-    return run_command(_train, 'bst_train', argv, _TRAIN_CHOICES)
+    code = run_command(_train, 'bst_train', argv, _TRAIN_CHOICES)
+    if code == 0 and torch.distributed.is_available() and torch.distributed.is_initialized(): torch.distributed.destroy_process_group()
+    return code
 
 # %% ../nbs/11_cli.ipynb #b9296df8
 def _write(table, out):
@@ -224,3 +295,7 @@ def bst_prepare(
 ) -> int:  # Exit code
     "The command `bst_prepare`"
     return run_command(_prepare, 'bst_prepare', argv)
+
+# %% ../nbs/11_cli.ipynb #7f0a0008
+#| eval: false
+if __name__ == '__main__': sys.exit(bst_train())
