@@ -1032,7 +1032,7 @@ def _metadata(data):
 # %% ../nbs/01_data.ipynb #43299f0c
 def _load_array(path, expected, mmap):
     "One array, if it is what `metadata.json` says"
-    try: array = np.load(path, mmap_mode='r' if mmap and 0 not in expected['shape'] else None, allow_pickle=False)
+    try: array = np.load(path, mmap_mode='c' if mmap and 0 not in expected['shape'] else None, allow_pickle=False)
     except OSError as error: raise DataError(f"{path} is missing or damaged ({error}): prepare the data again") from error
     except (ValueError, EOFError) as error: raise DataError(f"{path} is damaged ({error}): prepare the data again") from error
     if list(array.shape) == list(expected['shape']) and str(array.dtype) == expected['dtype']: return array
@@ -1051,7 +1051,7 @@ def _check_digests(folder, digests):
 # %% ../nbs/01_data.ipynb #bf4cdc08
 def load_prepared(
     folder: str | Path,  # Where `save_prepared` has written
-    mmap: bool = True,  # Map the arrays into memory, read-only, instead of reading them
+    mmap: bool = True,  # Map the arrays into memory instead of reading them; changes to them stay in this process
 ) -> Interactions:  # As it was saved
     "Read back what `save_prepared` wrote"
     folder = Path(folder)
