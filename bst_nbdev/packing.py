@@ -12,7 +12,7 @@ import torch
 
 from .core import ConfigError, check_at_least, check_choice
 from .data import Interactions
-from .sequences import RatingTensors, Split
+from .sequences import RatingTensors, Split, _as_tensor, _history_starts
 
 # %% ../nbs/02a_packing.ipynb #c8514475
 SIDES = ('past', 'both')
@@ -53,22 +53,19 @@ class Chunks:
     ):
         self.chunk, self.carry = check_at_least('chunk', chunk), check_at_least('carry', carry)
         self.side = check_choice('context', side, SIDES)
-        self.tensors = tensors or RatingTensors(interactions, device)
-        self.rows, t = np.asarray(targets), self.tensors
-        begin = interactions.offsets if context is None else np.searchsorted(context, interactions.offsets)
-        at = self.rows if context is None else np.searchsorted(context, targets)
-        self.user = interactions.user[targets].astype(np.int64)
-        self.base = begin[self.user]                                                    # where the user's history begins …
-        self.count = begin[self.user + 1] - self.base                                   # … and how long it is
-        self.before = at - self.base                                                    # ratings of history before each target
-        known = np.ones(len(at), bool) if context is None else context[np.minimum(at, len(context) - 1)] == targets
-        tensor = lambda a: torch.from_numpy(np.array(a, np.int64)).to(self.tensors.device)
+        self.tensors = t = tensors or RatingTensors(interactions, device)
+        self.rows, begin = np.asarray(targets, np.int64), _history_starts(interactions, context)
+        self.user, at = interactions.user[targets], self.rows if context is None else np.searchsorted(context, targets)
+        places = (at - begin[self.user]).astype(np.int32)                               # ratings of history before each target
+        places *= 2
+        places += 1 if context is None else context[np.minimum(at, len(context) - 1)] == targets
         # on the device is only what belongs to the users of `tensors`, and positions count from there
         history = (t.first, t.last) if context is None else np.searchsorted(context, (t.first, t.last))
         own = slice(*np.searchsorted(self.rows, (t.first, t.last)))
-        self.skipped, self.base = own.start, self.base - history[0]
-        self.targets, self.place = tensor(self.rows[own] - t.first), tensor((2 * self.before + known)[own])
-        self.context = None if context is None else tensor(context[slice(*history)] - t.first)
+        self.skipped, self.begin, self.places = own.start, begin - history[0], places
+        tensor = lambda rows: _as_tensor(rows - t.first if t.first else rows, t.device)
+        self.targets, self.place = tensor(self.rows[own]), _as_tensor(places[own], t.device)
+        self.context = None if context is None else tensor(context[slice(*history)])
         self.cut()
 
     def __len__(self): return len(self.start)
@@ -78,15 +75,16 @@ def _cut(self,
     shift: np.ndarray | None = None,  # By how many places to move the blocks of each user (int, [U]); None for none
 ) -> 'Chunks':  # Itself, cut
     "Part the targets into chunks"
-    moved = self.before + (0 if shift is None else shift[self.user])
-    key = np.stack([self.user, moved // self.chunk])
-    new = np.concatenate([[True], (key[:, 1:] != key[:, :-1]).any(0)])
-    start = np.flatnonzero(new)
-    stop = np.append(start[1:], len(self.before))
-    first, last = np.maximum(self.before[start] - self.carry, 0), self.before[stop - 1]
-    if self.side == 'both': last = np.minimum(last + self.carry + 1, self.count[start])
+    block = self.places >> 1                                                            # ratings of history before each target
+    if shift is not None: block += shift.astype(np.int32)[self.user]
+    block //= self.chunk
+    new = (block[1:] != block[:-1]) | (self.user[1:] != self.user[:-1])
+    start = np.append(0, np.flatnonzero(new) + 1)
+    stop = np.append(start[1:], len(self.places))
+    before = lambda targets: (self.places[targets] >> 1).astype(np.int64)
+    first, last, origin = np.maximum(before(start) - self.carry, 0), before(stop - 1), self.begin[self.user[start]]
+    if self.side == 'both': last = np.minimum(last + self.carry + 1, self.begin[self.user[start] + 1] - origin)
     self.labels, self.history = stop - start, last - first                              # how long each chunk is
-    origin = self.base[start]
     self.start, self.stop, self.first, self.last, self.origin = (
         torch.from_numpy(a).to(self.targets.device) for a in (start - self.skipped, stop - self.skipped, first + origin, last + origin, origin))
     self.mine = None if self.tensors.users is None else (self.rows[start] >= self.tensors.first) & (self.rows[start] < self.tensors.last)
@@ -110,7 +108,7 @@ def _gather(self, numbers):
                   item=t.item[rows].masked_fill(padded, 0), rating=t.rating[rows].masked_fill(padded, 0),
                   time=t.timestamp[rows].masked_fill(padded, 0), place=(2 * (index - origin) + 1).masked_fill(padded, 0),
                   padding_mask=padded, target_item=t.item[target].masked_fill(~target_mask, 0), target_time=t.timestamp[target],
-                  target_place=self.place[at], target_mask=target_mask)
+                  target_place=self.place[at].long(), target_mask=target_mask)
     return inputs, t.rating[target][target_mask]
 
 Chunks.__getitem__ = _gather
