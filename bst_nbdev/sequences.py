@@ -7,7 +7,6 @@ __all__ = ['BLOCK', 'PROTOCOLS', 'window_targets', 'check_sequence_length', 'Spl
            'Windows', 'user_share', 'check_shares', 'seen_rows', 'Batches', 'make_batches']
 
 # %% ../nbs/02_sequences.ipynb #31b9b271
-import warnings
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
@@ -138,10 +137,9 @@ def plot_split(
 
 # %% ../nbs/02_sequences.ipynb #b3d17c42
 def _as_tensor(array, device='cpu'):
-    "An array as a tensor; on the CPU both share their memory, which may be a mapped file. Nobody writes into it"
-    with warnings.catch_warnings():
-        warnings.filterwarnings('ignore', 'The given NumPy array is not writable')
-        return torch.from_numpy(np.asarray(array)).to(device)
+    "An array as a tensor; on the CPU both share their memory, which may be a mapped file (what may not be written to is copied)"
+    array = np.asarray(array)
+    return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)
 
 def _history_starts(interactions, context):
     "Where each user's history begins in the list of ratings that may be history (int64, [users + 1])"
