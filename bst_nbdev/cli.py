@@ -17,7 +17,8 @@ from fastcore.docments import docments
 
 from . import __version__
 from .core import BSTError, ConfigError, DataError, atomic_path
-from .data import load, save_prepared
+from .data import find_data, load, save_prepared
+from .out_of_core import prepare_out_of_core
 from .presets import PRESETS
 from .explain import Recommender
 from .pipeline import Recipe, check_out, choose_device, evaluate, load_run, save_run, train
@@ -199,12 +200,15 @@ def bst_recommend(
 def _prepare(
     data: str = 'sample',  # 'sample', a MovieLens name (ml-1m, ml-25m, …; downloaded if need be), a .zip or a folder
     out: str = 'data/prepared',  # The folder to write
+    memory: str | None = None,  # Sort on disk, and take no more than this, such as 1GB (needs the extra "large"); in memory if not given
 ):
     "Write a data set as memory-mappable arrays with its vocabularies"
     check_out(out)
-    interactions = load(data)
-    print(interactions)
-    save_prepared(interactions, out)
+    if memory is None:
+        interactions = load(data)
+        print(interactions)
+        save_prepared(interactions, out)
+    else: prepare_out_of_core(find_data(data), out, memory)
     size = sum(p.stat().st_size for p in Path(out).iterdir())
     print(f'written to {out} ({size / 1e6:.1f} MB)\n\nnext: bst_train --data {out}')
 

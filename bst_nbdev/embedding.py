@@ -154,26 +154,26 @@ def naive_log_bucket(
     distance: torch.Tensor,  # 0 or more (any shape)
     buckets: int,  # K
     fine: int = 0,  # There are 2**fine buckets for each doubling, and one for each whole number as long as those are fewer
-) -> torch.Tensor:  # Bucket numbers 0 … K-1 (int64, same shape)
+) -> torch.Tensor:  # Bucket numbers 0 … K-1 (int32, same shape)
     "Buckets that widen with the distance, by counting the edges that lie below"
     edges = [2. ** (k >> fine) * (1 + k % 2**fine / 2**fine) for k in range(1, buckets)]
-    return ((1 + distance.float())[..., None] >= torch.tensor(edges, device=distance.device)).sum(-1)
+    return ((1 + distance.float())[..., None] >= torch.tensor(edges, device=distance.device)).sum(-1, dtype=torch.int32)
 
 # %% ../nbs/03_embedding.ipynb #35d19c65
 def log_bucket(
     distance: torch.Tensor,  # 0 or more (any shape)
     buckets: int,  # K
     fine: int = 0,  # There are 2**fine buckets for each doubling, and one for each whole number as long as those are fewer
-) -> torch.Tensor:  # Bucket numbers 0 … K-1 (int64, same shape)
+) -> torch.Tensor:  # Bucket numbers 0 … K-1 (int32, same shape)
     "Buckets that widen with the distance"
     if torch.compiler.is_exporting(): return naive_log_bucket(distance, buckets, fine)
     bits = (1 + distance.float()).view(torch.int32) >> (23 - fine)              # exponent, then the first bits of the fraction
-    return (bits.long() - (127 << fine)).clamp(0, buckets - 1)
+    return (bits - (127 << fine)).clamp_(0, buckets - 1)
 
 def gap_bucket(
     time_gap: torch.Tensor,  # Seconds from behaviour to target, 0 or more (any shape)
     buckets: int = 32,  # K
-) -> torch.Tensor:  # Bucket numbers 0 … K-1 (int64, same shape)
+) -> torch.Tensor:  # Bucket numbers 0 … K-1 (int32, same shape)
     "Number of times a gap doubles from one second on"
     return log_bucket(time_gap.clamp(min=0), buckets)
 

@@ -246,7 +246,7 @@ def _read_history(folder, epochs):
 def same_vocabularies(
     a: Interactions,  # With or without ratings
     b: Interactions,  # With or without ratings
-) -> bool:
+) -> bool:  # True if they do
     "Whether rows of users, items, features and genres mean the same in both"
     same = lambda f, g: f.values == g.values and np.array_equal(f.rows, g.rows)
     features = a.user_features.keys() == b.user_features.keys() and all(same(f, b.user_features[n]) for n, f in a.user_features.items())

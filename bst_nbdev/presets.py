@@ -68,12 +68,13 @@ def build_batches(
     evaluation_batch_size: int | None = None,  # Labels in a validation or test batch; None for 1024 windows, or 4096 labels in chunks
     seed: int = 0,  # For the order of the training batches
     device: str | torch.device = 'cpu',  # Where the batches are made
+    users: tuple[int, int] | None = None,  # What `user_share` gave: of each batch only what is of these users; None for all
 ) -> dict:  # 'train' (shuffled), 'validation' and 'test' (in a fixed order)
     "The batches that a configuration's model wants: windows, or chunks"
     if config.kind == 'stream':
         return make_packed_batches(interactions, split, config.chunk, config.carry, config.context, batch_size,
-                                   evaluation_batch_size or 4096, seed, device)
-    return make_batches(interactions, split, config.sequence_length, batch_size, evaluation_batch_size or 1024, seed, device)
+                                   evaluation_batch_size or 4096, seed, device, users)
+    return make_batches(interactions, split, config.sequence_length, batch_size, evaluation_batch_size or 1024, seed, device, users)
 
 # %% ../nbs/06b_presets.ipynb #4247d1d1
 def training_settings(

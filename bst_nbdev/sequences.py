@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['PROTOCOLS', 'window_targets', 'check_sequence_length', 'Split', 'make_split', 'plot_split', 'RatingTensors',
-           'Windows', 'seen_rows', 'Batches', 'make_batches']
+           'Windows', 'user_share', 'check_shares', 'seen_rows', 'Batches', 'make_batches']
 
 # %% ../nbs/02_sequences.ipynb #31b9b271
+import warnings
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
@@ -132,13 +133,23 @@ class RatingTensors:
     def __init__(self,
         interactions: Interactions,  # All ratings
         device: str | torch.device = 'cpu',  # Where the tensors live, and where batches will be made
+        users: tuple[int, int] | None = None,  # Only the ratings of these rows of users, from the first to before the last; None for all
     ):
-        tensor = lambda a: torch.from_numpy(np.array(a)).to(device)
-        self.user, self.item = tensor(interactions.user), tensor(interactions.item)        # (N,) int32
-        self.rating, self.timestamp = tensor(interactions.rating), tensor(interactions.timestamp)  # (N,) float32, int64
+        self.users = users
+        self.first, self.last = map(int, interactions.offsets[list(users)] if users else (0, len(interactions)))  # the rows that are here
+        tensor = lambda a: _as_tensor(a).to(device)
+        part = lambda a: tensor(a[self.first:self.last])
+        self.user, self.item = part(interactions.user), part(interactions.item)        # (N,) int32
+        self.rating, self.timestamp = part(interactions.rating), part(interactions.timestamp)  # (N,) float32, int64
         profiles = [feature.rows for feature in interactions.user_features.values()]
         self.profile = tensor(np.stack(profiles, -1) if profiles else np.zeros((len(interactions.users), 0), np.int32))  # (U, F)
         self.device = self.user.device
+
+def _as_tensor(array):
+    "A tensor on the memory of an array; a memory-mapped file stays one, so that processes share it. Nobody writes into it"
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', 'The given NumPy array is not writable')
+        return torch.from_numpy(np.asarray(array))
 
 # %% ../nbs/02_sequences.ipynb #628ba39b
 class Windows:
@@ -153,13 +164,14 @@ class Windows:
     ):
         self.sequence_length = check_sequence_length(sequence_length)
         self.tensors = tensors or RatingTensors(interactions, device)
-        begin = interactions.offsets if context is None else np.searchsorted(context, interactions.offsets)
-        end = targets if context is None else np.searchsorted(context, targets)
+        self.rows, first = np.asarray(targets), self.tensors.first
+        begin = interactions.offsets - first if context is None else np.searchsorted(context, interactions.offsets)
+        end = self.rows - first if context is None else np.searchsorted(context, targets)
         begin = begin[interactions.user[targets]]
         tensor = lambda a: torch.from_numpy(np.array(a, np.int64)).to(self.tensors.device)
-        self.targets, self.end = tensor(targets), tensor(end)
+        self.targets, self.end = tensor(self.rows - first), tensor(end)
         self.begin = torch.maximum(tensor(begin), self.end - (sequence_length - 1))
-        self.context = None if context is None else tensor(context)
+        self.context = None if context is None else tensor(context - first)
         self.back = torch.arange(1 - sequence_length, 0, device=self.tensors.device)
 
     def __len__(self): return len(self.targets)
@@ -182,6 +194,41 @@ def _gather(self, positions):
     return inputs, t.rating[target]
 
 Windows.__getitem__ = _gather
+
+# %% ../nbs/02_sequences.ipynb #5b1f0c12
+def user_share(
+    interactions: Interactions,  # All ratings
+    number: int,  # Of the process, from 0
+    processes: int,  # How many there are
+) -> tuple[int, int]:  # Rows of users, from the first to before the last
+    "The users that one of several processes reads"
+    ratings = interactions.offsets[-1] * np.arange(1, check_at_least('processes', processes)) / processes
+    cuts = [0, *np.searchsorted(interactions.offsets, ratings).tolist(), len(interactions.users)]
+    return cuts[number], cuts[number + 1]
+
+def check_shares(
+    interactions: Interactions,  # All ratings
+    split: Split,  # Their parts
+    processes: int,  # How many processes share them
+) -> None:
+    "Every process needs a target of every part"
+    cuts = [user_share(interactions, number, processes)[0] for number in range(processes)]
+    for part in 'train', 'validation', 'test':
+        share = np.searchsorted(cuts, interactions.user[getattr(split, part)], side='right') - 1
+        for number in np.flatnonzero(np.bincount(share, minlength=processes) == 0)[:1]:
+            raise ConfigError(f"process {number} of {processes} would have nothing of the {part} part: use fewer processes")
+
+# %% ../nbs/02_sequences.ipynb #5b1f0c14
+def _part(self, positions):
+    "Of the windows at `positions` those of this process; if there are none, one window and no label, so that it takes part all the same"
+    t = self.tensors
+    if t.users is None: return self[positions]
+    own = lambda p: p[((self.targets[p] >= 0) & (self.targets[p] < t.last - t.first))]
+    if len(mine := own(positions)): return self[mine]
+    inputs, label = self[own(torch.arange(len(self), device=t.device))[:1]]
+    return inputs, label[:0]
+
+Windows.part = _part
 
 # %% ../nbs/02_sequences.ipynb #2617c50c
 def seen_rows(
@@ -215,18 +262,24 @@ class Batches:
     ):
         self.windows, self.batch_size = windows, check_at_least('batch size', batch_size)
         self.shuffle, self.seed, self.epoch = shuffle, seed, 0
+        self.skip = 0  # batches of the coming pass that are left out, for a run that goes on in the middle of one
 
     def __len__(self): return len(self._sizes())
 
-    def order(self):
-        "Window numbers in the order of the coming epoch (int64, [number of windows])"
+    def order(self):  # Numbers (int64, [number of windows])
+        "Window numbers in the order of the coming epoch"
         if not self.shuffle: return torch.arange(len(self.windows))
         return torch.randperm(len(self.windows), generator=torch.Generator().manual_seed(self.seed + 1_000_003 * self.epoch))
 
     def __iter__(self):
-        order = self.order().to(self.windows.tensors.device)
-        self.epoch += 1
-        for positions in order.split(self._sizes()): yield self.windows[positions]
+        order, skip = self.order().to(self.windows.tensors.device), self.skip
+        self.epoch, self.skip = self.epoch + 1, 0
+        for positions in order.split(self._sizes())[skip:]: yield self.windows.part(positions)
+
+    def places(self):
+        "Where this process's labels stand among those of a pass in order (int64); None if it has all of them"
+        windows, t = self.windows, self.windows.tensors
+        return None if t.users is None else np.flatnonzero((windows.rows >= t.first) & (windows.rows < t.last))
 
 # %% ../nbs/02_sequences.ipynb #cb9601b4
 def _sizes(self):
@@ -246,9 +299,10 @@ def make_batches(
     evaluation_batch_size: int = 1024,  # Windows in a validation or test batch
     seed: int = 0,  # For the order of the training batches
     device: str | torch.device = 'cpu',  # Where the batches are made
+    users: tuple[int, int] | None = None,  # What `user_share` gave: of each batch only the windows of these users; None for all
 ) -> dict[str, Batches]:  # 'train' (shuffled), 'validation' and 'test' (in order)
     "Batches of the three parts of a split, cut from the same tensors on `device`"
-    tensors = RatingTensors(interactions, device)
+    tensors = RatingTensors(interactions, device, users)
     windows = lambda targets: Windows(interactions, targets, sequence_length, split.context, tensors)
     return dict(train=Batches(windows(split.train), batch_size, shuffle=True, seed=seed),
                 validation=Batches(windows(split.validation), evaluation_batch_size),

@@ -29,7 +29,7 @@ def check_address(
 
 def is_loopback(
     host: str,  # An address or name
-) -> bool:
+) -> bool:  # True for a loopback address
     "Whether only this machine can reach it"
     try: return ipaddress.ip_address(host).is_loopback
     except ValueError: return host == 'localhost'

@@ -49,21 +49,23 @@ def _slots(self,
     times: tuple,  # Seconds of queries (B, T) and of ratings (B, S)
 ) -> torch.Tensor:  # Slot of each pair (B, T, 1 + S), the user's token first
     "Which entry of the table each pair reads"
-    between, gap = (query[..., None] - key[:, None] for query, key in (places, times))                         # (B, T, S)
-    slot = 2 + log_bucket((between.abs() + 1) >> 1, self.places, fine=2) * self.gaps + log_bucket(gap.abs(), self.gaps)
+    between, gap = (query[..., None] - key[:, None] for query, key in (map(torch.Tensor.int, places), times))  # (B, T, S)
+    slot = log_bucket((between.abs() + 1) >> 1, self.places, fine=2) * self.gaps + log_bucket(gap.abs(), self.gaps) + 2
     if self.side == 'both': slot = slot + (between < 0) * (self.places * self.gaps)
-    return F.pad(torch.where(sees, slot, 0), (1, 0), value=1)
+    return F.pad(torch.where(sees, slot, 0), (1, 0), value=1).long()
 
-def _table(self,
+def _tables(self,
     slots: torch.Tensor,  # (B, T, 1 + S)
-    heads: int,  # Heads of these layers
-) -> torch.Tensor:  # (heads, B, T, 1 + S)
+    layers: int,  # How many layers, from the first on
+    heads: int,  # Heads of each layer
+) -> list[torch.Tensor]:  # For each layer (heads, B, T, 1 + S)
     "What the slots hold"
-    table = (self.place + self.gap).flatten(1)                                                                  # (heads, slots - 2)
-    table = torch.cat([torch.full_like(self.user, float('-inf')), self.user, table], 1)[:heads]
-    return table.gather(1, slots.reshape(1, -1).expand(heads, -1)).view(heads, *slots.shape)
+    table = (self.place + self.gap).flatten(1)                                                                  # (all heads, slots - 2)
+    tables = torch.cat([torch.full_like(self.user, float('-inf')), self.user, table], 1).split(heads)[:layers]
+    index = slots.reshape(1, -1).expand(heads, -1)
+    return [table.gather(1, index).view(heads, *slots.shape) for table in tables]
 
-PairBias.slots, PairBias.forward = _slots, _table
+PairBias.slots, PairBias.forward = _slots, _tables
 
 # %% ../nbs/06a_stream.ipynb #ac49b978
 DRAWN, NEEDED = 64, 16  # random bits of a draw, and of the decision on one number
@@ -76,8 +78,8 @@ class QuickDropout(nn.Dropout):
         if not (self.training and self.p) or x.device.type != 'cpu': return super().forward(x)
         draws = torch.empty(-(-x.numel() * NEEDED // DRAWN), dtype=torch.int64).random_(-2 ** (DRAWN - 1), None)
         bits = draws.view(torch.int16)[:x.numel()].view(x.shape)
-        keep = bits >= round(self.p * 2**NEEDED) - 2 ** (NEEDED - 1)
-        return x * keep.to(x.dtype).div_(1 - self.p)
+        keep = torch.ge(bits, round(self.p * 2**NEEDED) - 2 ** (NEEDED - 1), out=torch.empty_like(x))  # 1. or 0.
+        return x * keep.div_(1 - self.p)
 
 # %% ../nbs/06a_stream.ipynb #76e23f08
 class StreamBlock(nn.Module):
@@ -259,7 +261,7 @@ def _encode(self,
         sees = visible(place, padding_mask, place + 1)                                                             # itself too
         slots = F.pad(self.pairs.slots(sees, (place, place), (time, time)), (0, 0, 1, 0))                          # (B, 1+S, 1+S)
         slots[:, 0, 0] = 1                                                                                         # the user sees the user
-        bias = self.pairs(slots, len(inner) * self.config.heads).unflatten(0, (len(inner), -1)).unbind(0)
+        bias = self.pairs(slots, len(inner), self.config.heads)
     for i, block in enumerate(inner):
         keys.append(block.keys(x))
         x = block(x, keys[-1], bias[i]) if self.config.context == 'past' else block.feed(x)
@@ -272,11 +274,11 @@ def _outlook(self,
     memory: Memory,  # What `encode` gave, for B histories
     target_time,  # Seconds of the targets (B, T) or (B, 1)
     target_place,  # Their places (B, T) or (B, 1)
-) -> tuple:  # For each layer (H, B, T or 1, 1 + S)
+) -> list[torch.Tensor]:  # For each layer (H, B, T or 1, 1 + S)
     "What attention adds for what each target sees, and -inf for what it does not"
     sees = visible(memory.place, memory.padding_mask, target_place, self.config.context)                           # (B, T, S)
     slots = self.pairs.slots(sees, (target_place, memory.place), (target_time, memory.time))
-    return self.pairs(slots, len(self.pairs.user)).unflatten(0, (len(self.blocks), -1)).unbind(0)
+    return self.pairs(slots, len(self.blocks), self.config.heads)
 
 StreamBST.outlook = _outlook
 

@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import tokenize
+import warnings
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT/'bst_nbdev'
 # A module imports only modules that stand before it
-ORDER = ['core', 'sample', 'data', 'sequences', 'packing', 'embedding', 'transformer', 'mlp', 'model', 'stream', 'presets', 'training', 'evaluation',
+ORDER = ['core', 'sample', 'data', 'out_of_core', 'sequences', 'packing', 'embedding', 'transformer', 'mlp', 'model', 'stream', 'presets', 'training', 'evaluation',
          'pipeline', 'titles', 'recommender', 'explain', 'onnx_export', 'cli', 'service', 'serve']
 APART = ['showdoc']  # draws the documentation, needs nbdev, and is imported by nothing
 DEVELOPMENT = ['nbdev', 'execnb', 'IPython', 'ipykernel', 'ipywidgets', 'jupyter', 'jupyter_core', 'jupyterlab', 'notebook', 'nbformat',
@@ -131,9 +132,20 @@ def test_the_blocker_blocks(): assert 'belongs to the dev extra' in import_block
 
 # --- What is exported is documented
 
+def gives_back(node):
+    "Whether a function says that it returns something, or does so"
+    if node.returns is not None: return ast.unparse(node.returns) != 'None'
+    def own(part):
+        for child in ast.iter_child_nodes(part):
+            if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)): continue
+            yield child
+            yield from own(child)
+    return any(isinstance(part, (ast.Return, ast.Yield, ast.YieldFrom)) and getattr(part, 'value', None) is not None for part in own(node))
+
 def undocumented(code):
-    """Exported functions, methods and fields of dataclasses that lack a docstring or, for a parameter, a comment on a line of its own.
-    The class says what `__init__` and `forward` do; their parameters need their comments all the same."""
+    """Exported functions, methods and fields of dataclasses that lack a docstring or, for a parameter, a comment on a line of its own, or
+    for what comes back, a comment where the parameters end. The class says what `__init__` and `forward` do; their parameters need their
+    comments all the same. The sentence of a property or a validator says what it is."""
     comments = {token.start[0] for token in tokenize.generate_tokens(io.StringIO(code).readline) if token.type == tokenize.COMMENT}
 
     def function(node, prefix=''):
@@ -147,6 +159,11 @@ def undocumented(code):
             end = defaults[arg].end_lineno if defaults.get(arg) else arg.end_lineno
             if not comments & set(range(arg.lineno, end + 1)): yield f'{name}: {arg.arg} has no comment that says what it is'
             elif lines.count(arg.lineno) > 1: yield f'{name}: {arg.arg} shares its line with another parameter'
+        if node.name in ('__init__', 'forward') or any(re.search('property|validator', ast.unparse(part)) for part in node.decorator_list): return
+        last = max((part.end_lineno for part in [*parameters, *(value for value in defaults.values() if value)]), default=node.lineno - 1)
+        ends = range(last + 1, max(node.body[0].lineno, last + 2))  # from the line below the last parameter to the docstring
+        if last >= node.body[0].lineno - 1: ends = range(node.lineno, node.lineno + 1)  # all of it on one line
+        if gives_back(node) and not comments & set(ends): yield f'{name} has no comment that says what comes back'
 
     def klass(node):
         if not ast.get_docstring(node): yield f'{node.name} has no docstring'
@@ -165,6 +182,11 @@ def undocumented(code):
 def test_undocumented_sees_what_is_missing():
     assert list(undocumented('def f(\n    a,  # One\n    b=3,  # Two\n) -> int:  # Sum\n    "Add"\n    return a + b')) == []
     assert list(undocumented('def _f(a): return a\nx = 1')) == []
+    assert list(undocumented('def f(\n    a,  # One\n) -> int:\n    "Double"\n    return 2 * a')) == ['f has no comment that says what comes back']
+    assert list(undocumented('def f(\n    a,  # One\n):\n    "Inner"\n    def g(): return 2\n    g()')) == []
+    assert list(undocumented('class C:\n    "Thing"\n    @property\n    def g(self): "Width"; return 2')) == []
+    assert list(undocumented('class C:\n    "Thing"\n    def g(self) -> int:  # Width\n        "Width"\n        return 2')) == []
+    assert list(undocumented('class C:\n    "Thing"\n    def g(self):\n        "Width"\n        return 2')) == ['C.g has no comment that says what comes back']
     assert list(undocumented('def f(a, b):  # Both\n    return a')) == [
         'f has no docstring', 'f: a shares its line with another parameter', 'f: b shares its line with another parameter']
     assert list(undocumented('def f(\n    a,\n    *more,  # Others\n    **rest,\n): "Do"')) == [
@@ -212,6 +234,17 @@ def test_opens_and_closes_as_agreed(path):
 def test_exported_cells_are_short(path):
     report([f'{path.name} cell {number}: {len(source.splitlines())} lines, at most {MAX_LINES}' for number, source in exported(path)
             if len(source.splitlines()) > MAX_LINES])
+
+def long_cells(path, lines=25): return [f'{path.name} cell {number}: {len(source.splitlines())} lines' for number, source in exported(path)
+                                        if len(source.splitlines()) > lines]
+
+def test_exported_cells_of_some_length_are_named(tmp_path):
+    "A cell may have up to 40 lines; those over 25 are named in a warning, as the first to be split"
+    source = '#| export\n' + 'a = 1\n' * 30
+    (tmp_path/'a.ipynb').write_text(json.dumps(dict(cells=[dict(cell_type='code', source=source), dict(cell_type='code', source='b = 1\n' * 50)])))
+    assert long_cells(tmp_path/'a.ipynb') == ['a.ipynb cell 0: 31 lines'] and long_cells(tmp_path/'a.ipynb', 31) == []
+    found = [line for path in NOTEBOOKS for line in long_cells(path)]
+    if found: warnings.warn(f'{len(found)} exported cells have more than 25 lines: ' + '; '.join(found))
 
 @each_notebook
 def test_lines_are_short(path):
@@ -279,6 +312,63 @@ def test_notebooks_stand_in_order():
         recap = ''.join(source for _, kind, source, _ in cells(ROOT/'nbs'/name) if kind == 'markdown' and source.startswith('## Recap\n'))
         if following not in recap: problems.append(f'{name}: the recap does not link to {following}, which comes next')
     report(problems)
+
+
+@each_notebook
+def test_pictures_have_words(path):
+    "For those who cannot see them; `#| fig-alt:` at the top of the cell, or between the brackets of a link"
+    problems = []
+    for number, kind, source, outputs in cells(path):
+        drawn = sum('image/png' in output.get('data', {}) for output in outputs)
+        if drawn and not re.search(r'^#\|\s*fig-alt:\s*\S', source, flags=re.M): problems.append(f'{path.name} cell {number}: a picture and no `#| fig-alt: …`')
+        if kind == 'markdown': problems += [f'{path.name} cell {number}: {found} has no words' for found in re.findall(r'!\[\s*\]\([^)]*\)', source)]
+    report(problems)
+
+
+# --- What GitHub reads
+
+WORKFLOWS = sorted((ROOT/'.github').rglob('*.yml'))
+
+def github_problems(path, read):
+    "What is wrong with a workflow or an issue template"
+    if not isinstance(read, dict): return [f'{path.name}: not a mapping']
+    if path.parent.name == 'workflows':
+        jobs = read.get('jobs') or {}
+        found = [f'{path.name}: no {word}' for word in ('name', 'jobs', 'permissions') if not read.get(word)]
+        if True not in read and 'on' not in read: found.append(f'{path.name}: no on')  # YAML takes `on` for true
+        steps = [step for job in jobs.values() for step in job.get('steps', [])]
+        found += [f'{path.name}: a step with neither run nor uses: {step}' for step in steps if not ('run' in step) ^ ('uses' in step)]
+        found += [f'{path.name}: {job} needs {job_needs}, which there is not' for job, what in jobs.items() for job_needs in [what.get('needs')] if job_needs and job_needs not in jobs]
+        return found + [f'{path.name}: {name} has no runs-on' for name, job in jobs.items() if not job.get('runs-on')]
+    if path.name == 'config.yml': return [] if isinstance(read.get('contact_links'), list) else [f'{path.name}: no contact_links']
+    found = [f'{path.name}: no {word}' for word in ('name', 'description', 'body') if not read.get(word)]
+    marks = [part.get('id') for part in read.get('body') or [] if part.get('type') != 'markdown']
+    if None in marks or len(set(marks)) < len(marks): found.append(f'{path.name}: parts without an id of their own: {marks}')
+    return found + [f'{path.name}: a part without a label' for part in read.get('body') or [] if part.get('type') != 'markdown' and not part.get('attributes', {}).get('label')]
+
+def test_github_problems_sees_them():
+    flow, form = Path('workflows/a.yml'), Path('ISSUE_TEMPLATE/a.yml')
+    good = {'name': 'a', True: 'push', 'permissions': {'contents': 'read'}, 'jobs': {'b': {'runs-on': 'c', 'steps': [{'run': 'd'}]}}}
+    assert github_problems(flow, good) == [] and github_problems(flow, 'a') == ['a.yml: not a mapping']
+    assert github_problems(flow, {**good, 'jobs': {'b': {'steps': [{'name': 'x'}], 'needs': 'z'}}}) == [
+        "a.yml: a step with neither run nor uses: {'name': 'x'}", 'a.yml: b needs z, which there is not', 'a.yml: b has no runs-on']
+    assert github_problems(flow, {}) == ['a.yml: no name', 'a.yml: no jobs', 'a.yml: no permissions', 'a.yml: no on']
+    part = dict(type='input', id='a', attributes=dict(label='A'))
+    assert github_problems(form, dict(name='a', description='b', body=[part])) == []
+    assert github_problems(form, dict(name='a', description='b', body=[part, part])) == ["a.yml: parts without an id of their own: ['a', 'a']"]
+    assert github_problems(form, dict(name='a', body=[dict(type='input', id='a')])) == ['a.yml: no description', 'a.yml: a part without a label']
+
+@pytest.mark.parametrize('path', WORKFLOWS, ids=lambda path: path.name)
+def test_github_can_read_it(path):
+    yaml = pytest.importorskip('yaml')
+    report(github_problems(path, yaml.safe_load(path.read_text())))
+
+def test_workflows_run_what_runs_here():
+    assert {path.name for path in WORKFLOWS} >= {'ci.yml', 'docs.yml', 'bug.yml', 'idea.yml', 'config.yml'}
+    assert 'bash .ci/run' in (ROOT/'.github/workflows/ci.yml').read_text()
+    docs = (ROOT/'.github/workflows/docs.yml').read_text()
+    assert all(words in docs for words in ('python tools/docs.py', 'python tools/check_site.py --browser', 'actions/deploy-pages'))
+    assert 'tools/check_site.py --browser' in (ROOT/'.ci/run').read_text() and (ROOT/'.github/pull_request_template.md').is_file()
 
 
 # --- What is in the repository

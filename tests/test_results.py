@@ -144,3 +144,29 @@ def test_readme_has_no_table_of_its_own(fresh):
     made = '\n'.join(markdown for outputs in fresh for markdown in outputs)
     assert [table for table in tables(README.read_text()) if numbers(table) and table.strip() not in made] == []
     assert not [table for table in tables(written) if numbers(table)], 'figures typed in by hand'
+
+
+# --- No figure is typed in
+
+PUBLISHED = {'0.687', '0.6487', '0.761'}  # by the authors of the networks that we rebuilt
+TELLERS = [INDEX, *sorted((ROOT/'nbs'/'tutorials').glob('*.ipynb'))]
+SPEED = r'\d[\d,.]*\s*(?:(?:examples|ratings|batches|requests|users|items|recommendations)(?:/s|\s+(?:a|per)\s+second)|ms\b|(?:times|×|x)\s+(?:faster|as fast|quicker))'
+
+def typed_figures(markdown):
+    "Figures in prose that a measurement must have given: three decimals or more, or a speed. Code, links and names of papers do not count"
+    prose = re.sub(r'^(```+|~~~+).*?^\1[ ]*$', '', markdown, flags=re.M | re.S)
+    for other in (r'`[^`\n]*`', r'\$\$.*?\$\$', r'\$[^$\n]+\$', r'\]\([^)]*\)', r'<https?:[^>]*>', r'https?:\S+', r'(?:arXiv|doi):[\w./-]+', r'\d+\.\d+\.\d+\S*'):
+        prose = re.sub(other, ' ', prose, flags=re.S)
+    return [found for found in re.findall(r'(?<![\w.])\d+\.\d{3,}(?![\w])', prose) if found not in PUBLISHED] + re.findall(SPEED, prose)
+
+def test_typed_figures_sees_them():
+    assert typed_figures('an error of 0.6422, or 30 examples/s, 1,200 ratings per second, 13 ms and 3.5 times faster') == [
+        '0.6422', '30 examples/s', '1,200 ratings per second', '13 ms', '3.5 times faster']
+    assert typed_figures('`0.6422`, 0.64, version 1.2.345, [x](a/0.1234.html), arXiv:1905.06874, $0.1234$, 380 users, published as 0.6487') == []
+    assert typed_figures('```\nMAE 0.6422\n```\n') == []
+
+@pytest.mark.parametrize('path', TELLERS, ids=lambda path: path.name)
+def test_no_figure_is_typed_in(path):
+    found = [(number, figures) for number, cell in enumerate(json.loads(path.read_text())['cells']) if cell['cell_type'] == 'markdown'
+             and (figures := typed_figures(text(cell['source'])))]
+    assert found == [], f'{path.name}: let a cell read these from a file under results/'

@@ -1,11 +1,16 @@
 """Run notebooks from top to bottom and save their outputs.
 
     python tools/execute.py nbs/00_core.ipynb nbs/01_data.ipynb
+    python tools/execute.py --kernel [NOTEBOOK…]        # change nothing: run them in a Jupyter kernel and say which outputs come out differently
 
 Cells that `nbdev_test` skips (`#| notest`, `#| slow`, `#| eval: false`) are skipped here too and keep the outputs they have; so
-are the `nbdev_export()` cells. Outputs are cleaned afterwards, so that a second run changes nothing.
+are the `nbdev_export()` cells. Outputs are cleaned afterwards, so that a second run changes nothing. With `--kernel` and no names, all
+notebooks are run as somebody runs them who opens them in Jupyter; times and rates may differ, and pictures by as much as fonts do.
 """
+import argparse
+import re
 import sys
+import time
 from pathlib import Path
 
 from execnb.nbio import read_nb, write_nb
@@ -13,21 +18,26 @@ from execnb.shell import CaptureShell
 from fastcore.xtras import working_directory
 from nbdev.clean import nbdev_clean
 from nbdev.config import get_config
+from nbdev.doclinks import nbglob
 from nbdev.process import NBProcessor
+
+def left_out(path: Path) -> set:  # Numbers of the cells that are not run
+    "Cells that `nbdev_test` skips, and those that export"
+    flags = set(get_config().tst_flags.split())
+    def skip(cell):
+        found = getattr(cell, 'directives_', None) or {}
+        return bool((found.get('eval:') or [''])[0].lower() == 'false' or flags & found.keys() or 'nbdev_export()' in cell.source)
+    return {cell.idx_ for cell in NBProcessor(path).nb.cells if cell.cell_type == 'code' and skip(cell)}
 
 def execute(
     path: str | Path,  # A notebook, which is rewritten with its outputs; it is left alone if a cell fails
 ):
     "Run one notebook in its own folder"
     path = Path(path).resolve()
-    notebook, skip_flags = read_nb(path), set(get_config().tst_flags.split())
-    directives = [getattr(cell, 'directives_', None) or {} for cell in NBProcessor(path).nb.cells]
+    notebook, skipped = read_nb(path), left_out(path)
 
     def skip(cell):  # whether to leave the cell out; the outputs of the others are made anew
-        if cell.cell_type != 'code': return True
-        found = directives[cell.idx_]
-        never = (found.get('eval:') or [''])[0].lower() == 'false'
-        if never or skip_flags & found.keys() or 'nbdev_export()' in cell.source: return True
+        if cell.cell_type != 'code' or cell.idx_ in skipped: return True
         cell.outputs = []
         return False
 
@@ -38,10 +48,67 @@ def execute(
     write_nb(notebook, path)
     nbdev_clean.__wrapped__(path)
 
+
+# --- In a Jupyter kernel
+
+TIME = re.compile(r'\d[\d,.]*\s*(?:ms|µs|us|ns|s|seconds?|minutes?|min|times|×|x|it/s|examples/s|batches/s|/s|MB|GB)(?!\w)', flags=re.I)
+STAMP = re.compile(r'\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?\S*|/tmp/\S+|0x[0-9a-f]{6,}')
+
+def outputs(cell) -> str:
+    "What a cell shows as text, without times and rates; streams that come in pieces are one"
+    shown, plain = '', lambda source: source if isinstance(source, str) else ''.join(source or '')
+    for output in cell.get('outputs', []):
+        data = output.get('data', {})
+        if 'image/png' in data: shown += '[picture]\n'
+        elif output['output_type'] == 'error': shown += f"{output['ename']}: {output['evalue']}\n"
+        else: shown += plain(data.get('text/markdown') or data.get('text/html') or data.get('text/plain') or output.get('text')).rstrip() + '\n'
+    shown = re.sub(r'#T_\w+|\bT_\w{5}\w*|id="[^"]*"', '', shown)  # names that pandas makes up anew each time
+    return re.sub(r'[ \t]+', ' ', TIME.sub('[time]', STAMP.sub('[stamp]', re.sub(r'\x1b\[[0-9;]*m', '', shown)))).strip()
+
+def compare(before: list, after: list, skipped: set) -> list:
+    "A line for each cell that shows something else than it did"
+    found = []
+    for number, (old, new) in enumerate(zip(before, after, strict=True)):
+        if old['cell_type'] != 'code' or number in skipped or 'show_doc(' in ''.join(old['source']): continue
+        was, is_now = outputs(old), outputs(new)
+        if was == is_now: continue
+        place = next((place for place, (a, b) in enumerate(zip(was, is_now)) if a != b), min(len(was), len(is_now)))
+        start = max(place - 30, 0)
+        found.append(f'cell {number}: was {was[start:place + 60]!r}, is {is_now[start:place + 60]!r}')
+    return found
+
+def run_in_kernel(
+    path: Path,  # A notebook, which is left as it is
+    timeout: int = 900,  # Seconds for one cell
+) -> list:  # One line for each cell that shows something else, or for the one that failed
+    "Run a notebook as Jupyter does"
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+    stored, skipped = nbformat.read(path, as_version=4), left_out(path)
+    notebook = nbformat.from_dict(stored)
+    notebook.metadata['kernelspec'] = dict(name='python3', display_name='Python 3', language='python')
+    for number, cell in enumerate(notebook.cells):
+        if number in skipped: cell.source = ''
+    try: NotebookClient(notebook, timeout=timeout, startup_timeout=300, resources={'metadata': {'path': str(path.parent)}}).execute()
+    except CellExecutionError as error: return [f'failed: {error.ename}: {error.evalue}']
+    return compare(nbformat.read(path, as_version=4).cells, notebook.cells, skipped)
+
 def main():
-    if {'-h', '--help'} & set(sys.argv): return print(__doc__)
-    if not sys.argv[1:]: sys.exit(__doc__)
-    sys.path.insert(0, str(get_config().config_path))
-    for path in sys.argv[1:]: execute(path)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('notebooks', nargs='*', type=Path, help='Notebooks (with --kernel: default all)')
+    parser.add_argument('--kernel', action='store_true', help='Run in a Jupyter kernel, write nothing, compare outputs')
+    args, root = parser.parse_args(), get_config().config_path
+    sys.path.insert(0, str(root))
+    if not args.kernel:
+        if not args.notebooks: parser.error('name the notebooks to run')
+        for path in args.notebooks: execute(path)
+        return
+    faults = 0
+    for path in args.notebooks or sorted(map(Path, nbglob(get_config().nbs_path))):
+        start, found = time.time(), run_in_kernel(path.resolve())
+        print(f'{path.resolve().relative_to(root)}: {"as stored" if not found else f"{len(found)} differ"} ({time.time() - start:.0f} s)', *found, sep='\n    ', flush=True)
+        faults += bool(found)
+    if faults: sys.exit(f'{faults} notebooks show something else than is stored, or fail')
 
 if __name__ == '__main__': main()

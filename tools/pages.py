@@ -1,0 +1,276 @@
+"""Draw the pages of the site from the notebooks that nbdev has prepared (tools/docs.py is the command).
+
+smalldocs reads Quarto's Markdown; formulas become MathML and pictures files, so that a page fetches nothing from elsewhere and may be
+opened from a disk. The look is in tools/site/.
+"""
+import base64
+import functools
+import hashlib
+import html
+import json
+import os
+import re
+import shutil
+import struct
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import yaml
+import ziamath
+from fontTools import subset
+from fontTools.ttLib import TTFont
+from latex2mathml.converter import convert
+from nbdev.config import get_config
+from smalldocs.check import scan
+from smalldocs.markdown import render
+from smalldocs.notebook import to_markdown
+
+ASSETS = Path(__file__).resolve().parent/'site'
+# Where a page stands in the sidebar: a folder's name, or the first two digits of a notebook's
+LAST = 'For reference'
+FOLDERS = {'tutorials': 'Tutorials', 'experiments': 'Experiments'}
+STEPS = {'02': 'The data', '06': 'The network', '09': 'Training and measuring', '99': 'Using it'}  # up to this number
+
+@dataclass
+class Page:
+    "A page of the site"
+    source: str  # The notebook, from the folder of notebooks
+    href: str  # The page, from the root of the site
+    title: str  # Its title
+    description: str  # Its first sentence
+    notebook: dict  # What nbdev made of the notebook
+    body: str = ''  # HTML
+    headings: list = field(default_factory=list)  # What smalldocs says of the headings
+    search: list = field(default_factory=list)  # What may be found in it
+
+    @property
+    def up(self): return '../' * self.href.count('/')
+
+    @property
+    def number(self):
+        "As in the notebook's name: `06a`, or nothing"
+        found = re.match(r'\d\w*(?=_)', PurePosixPath(self.source).name)
+        return found[0] if found else ''
+
+    @property
+    def group(self):
+        "Titles of the part of the sidebar the page stands in"
+        folder = self.source.partition('/')[0] if '/' in self.source else ''
+        if folder: return FOLDERS.get(folder, folder.capitalize()),
+        if self.number: return 'The model step by step', next(title for last, title in STEPS.items() if self.number[:2] <= last)
+        return 'Home' if self.href == 'index.html' else LAST,
+
+
+# --- Reading
+
+def text(source) -> str:  # Notebooks store text as one string or as a list of lines
+    return source if isinstance(source, str) else ''.join(source or '')
+
+def front_matter(notebook) -> dict:
+    "The settings nbdev writes into the first cell, made from the title cell"
+    first = notebook['cells'][0]
+    return (yaml.safe_load(text(first['source']).strip().strip('-')) or {}) if first['cell_type'] == 'raw' else {}
+
+def read_pages(cache: Path, order: list) -> list:
+    "The pages in the order of the sidebar"
+    found = []
+    for source in order:
+        notebook = json.loads((cache/source).read_text())
+        front = front_matter(notebook)
+        name = front.get('output-file', f'{PurePosixPath(source).stem}.html')
+        href = str(PurePosixPath(source).with_name(name))
+        found.append(Page(source, href, front.get('title', PurePosixPath(source).stem), front.get('description', ''), notebook))
+    names = [page.href for page in found]
+    if len(set(names)) < len(names): sys.exit(f'two notebooks have the same page name: {sorted(names)}')
+    return sorted(found, key=lambda page: (page.group[0] == LAST, list(FOLDERS.values()).index(page.group[0]) + 1
+                                           if page.group[0] in FOLDERS.values() else 0))  # a stable sort: the rest as it was
+
+def unlink_code(markdown: str) -> str:
+    "Take nbdev's links out of fenced code, where they would be shown as they are"
+    lines, fenced = [], False
+    for line in markdown.splitlines(True):
+        if line.startswith('```'): fenced = not fenced
+        lines.append(re.sub(r'\[(`[^`]+`)\]\([^)]*\)', r'\1', line) if fenced else line)
+    return ''.join(lines)
+
+def without_badges(markdown: str) -> str:
+    "A badge is a picture from elsewhere: a link with its words does as well"
+    return re.sub(r'\[!\[([^\]]*)\]\(https?://[^)]*\)\]\(([^)]*)\)', r'[\1](\2){.badge-link}', markdown)
+
+
+# --- Formulas
+
+FORMULA = re.compile(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</span>', flags=re.S)
+
+def mathml(latex: str, display: str) -> str:
+    "A formula as MathML, which browsers draw and read out by themselves"
+    latex = re.sub(r'\\[Bb]igg?(?=\\[lr](floor|ceil))', '', latex)  # latex2mathml leaves these as they are written
+    made = convert(latex, display='block' if display == 'display' else 'inline')
+    letter = r'<mi mathvariant="normal">(\w)</mi>'
+    joined = re.sub(rf'{letter}(?:{letter})+', lambda run: f"<mi>{''.join(re.findall(letter, run[0]))}</mi>", made)  # a word is one symbol
+    joined = joined.replace('<mo>&#x0221E;</mo>', '<mi>&#x0221E;</mi>')  # infinity is no operator, and needs no room around it
+    if found := re.search(r'\\[A-Za-z]+', joined): raise ValueError(f'{found[0]} in the formula {latex} is not understood: write it in another way')
+    return joined
+
+def drawn_formulas(body: str) -> str:
+    return FORMULA.sub(lambda found: mathml(html.unescape(found[2]).strip(), found[1]), body)
+
+def write_font(pages: list, file: Path):
+    "The letters that formulas need, out of STIX Two Math (SIL Open Font License), so that they look the same in every browser"
+    used = set().union(*(map(ord, html.unescape(re.sub(r'<[^>]*>', '', math))) for page in pages
+                         for math in re.findall(r'<math.*?</math>', page.body, flags=re.S)))
+    if not used: return
+    letters = set(range(32, 127)) | used | {0x221A}  # and the root, which MathML writes as an element
+    letters |= {point for letter in map(chr, letters) for point in italic(letter)}
+    options = subset.Options(flavor='woff', name_IDs=['*'], layout_features=['*'], notdef_outline=True, drop_tables=['DSIG'])
+    font = TTFont(Path(ziamath.__file__).parent/'fonts'/'STIXTwoMath-Regular.ttf', lazy=True)
+    maker = subset.Subsetter(options)
+    maker.populate(unicodes=letters)
+    maker.subset(font)
+    font.flavor = 'woff'
+    font.save(file)
+
+def italic(letter: str):
+    "The letter as a single variable is drawn: in mathematical italics"
+    starts = {'A': 0x1D434, 'a': 0x1D44E, 'Α': 0x1D6E2, 'α': 0x1D6FC}
+    for first, start in starts.items():
+        place = ord(letter) - ord(first)
+        if 0 <= place < 26: yield 0x210E if letter == 'h' else start + place
+
+
+# --- Pictures, tables and links
+
+def picture_files(body: str, site: Path, up: str) -> str:
+    "Pictures out of the page into files, with their size, so that nothing jumps while they load"
+    def one(found):
+        data = base64.b64decode(found[2])
+        name = f'images/{hashlib.sha256(data).hexdigest()[:16]}.{found[1].partition("+")[0]}'
+        (site/name).parent.mkdir(exist_ok=True)
+        (site/name).write_bytes(data)
+        size = ' width="{}" height="{}"'.format(*struct.unpack('>II', data[16:24])) if data[12:16] == b'IHDR' else ''
+        return f'src="{up}{name}"{size} loading="lazy"'
+    return re.sub(r'src="data:image/([\w+]+);base64,([^"]+)"', one, body)
+
+def finished(page: Page, site: Path) -> str:
+    "What smalldocs leaves to the page around it"
+    body = picture_files(drawn_formulas(page.body), site, page.up)
+    body = body.replace('<div class="sd-table">', '<div class="scroll">')
+    body = re.sub(r'(?<!<div class="scroll">\n)(<table\b[^>]*>.*?</table>)', r'<div class="scroll">\1</div>', body, flags=re.S)
+    body = re.sub(r'<style scoped>.*?</style>', '', body, flags=re.S)  # pandas' own, which knows no dark page
+    body = re.sub(r' ?style="float:right; font-size:smaller"', ' class="source-link"', body)
+    body = re.sub(r'<i class="bi[^"]*"[^>]*></i>', '', body)
+    body = body.replace('title="Copy to Clipboard" class="code-copy-button"', 'type="button" class="copy" hidden')
+    body = re.sub(r'(<h([2-4]) id="([^"]*)"[^>]*>)(.*?)</h\2>', r'\1\4<a class="anchor" href="#\3" aria-label="Link to this section">#</a></h\2>', body)
+    body = re.sub(r'<section id="([^"]*)" class="level\d">\s*<h([2-4])\b([^>]*)>(.*?)</h\2>',
+                  r'<section id="\1"><h\2\3>\4<a class="anchor" href="#\1" aria-label="Link to this section">#</a></h\2>', body)
+    return body.replace('<!-- WARNING: THIS FILE WAS AUTOGENERATED! DO NOT EDIT! -->\n', '')
+
+def linker(page: Page, pages: list, folder: Path, site: Path):
+    "What turns the links of a notebook into links of its page"
+    config, by_source = get_config(), {other.source: other.href for other in pages}
+    published = f'{config.doc_host}{config.doc_baseurl}/'
+
+    def link(href, kind):
+        if href.startswith(published): return page.up + href.removeprefix(published)
+        if re.match(r'[a-z]+:|//|#|$', href): return href
+        path, mark, anchor = href.partition('#')
+        target = os.path.normpath(PurePosixPath(page.source).parent/path)
+        if target in by_source: return page.up + by_source[target] + mark + anchor
+        if (folder/target).is_file():  # a picture beside the notebooks
+            (site/target).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(folder/target, site/target)
+            return page.up + target
+        return href  # to nowhere, which the checks find
+    return link
+
+def fill(page: Page, pages: list, folder: Path, site: Path):
+    "The body of a page, its headings, and what may be found in it"
+    for cell in page.notebook['cells']:
+        if cell['cell_type'] == 'markdown': cell['source'] = without_badges(unlink_code(text(cell['source'])))
+        for output in cell.get('outputs', []):
+            data = output.get('data', {})
+            if 'text/markdown' in data: data['text/markdown'] = without_badges(unlink_code(text(data['text/markdown'])))
+    _, markdown = to_markdown(json.dumps(page.notebook))
+    faults = [f'{page.source}: {message}' for _, message in scan(re.sub(r'^(`{3,}).*?^\1', '', markdown, flags=re.M | re.S))
+              if 'LaTeX' not in message]
+    if faults: sys.exit('\n'.join(faults))
+    env = {'title': page.title, 'link': linker(page, pages, folder, site), 'symbols': {}, 'code_copy': True}
+    page.body = render(markdown, env)
+    if 'panel-tabset' in page.body or 'class="mermaid"' in page.body: sys.exit(f'{page.source}: tabs and mermaid need scripts this site does not have')
+    page.body = finished(page, site)
+    page.headings, page.search = env.get('headings', []), env.get('search', [])
+
+
+# --- The page around it
+
+def escape(value) -> str: return html.escape(str(value))
+
+def inline(markdown: str) -> str:
+    "A sentence of a title cell as HTML"
+    return re.sub(r'^<p>|</p>\s*$', '', drawn_formulas(render(markdown, {'symbols': {}}).strip()))
+
+def plain(markdown: str) -> str: return html.unescape(re.sub(r'<[^>]+>', '', inline(markdown)))
+
+def sidebar(page: Page, pages: list) -> str:
+    "All pages in their groups"
+    parts, shown, within = [], None, None
+    for other in pages:
+        group, *step = other.group
+        if group != shown: parts.append(f'{"</ol></section>" if shown else ""}<section><h2>{escape(group)}</h2><ol>')
+        if step and step[0] != within: parts.append(f'<li class="step" role="presentation">{escape(step[0])}</li>')
+        shown, within = group, step[0] if step else None
+        here = ' aria-current="page"' if other is page else ''
+        number = f'<span class="number">{escape(other.number)}</span> ' if other.number else ''
+        parts.append(f'<li><a href="{page.up}{other.href}"{here}>{number}{escape(other.title)}</a></li>')
+    return ''.join(parts) + '</ol></section>'
+
+def contents(page: Page) -> str:
+    "What stands on the page: sections, and names"
+    rows = [head for head in page.headings if head['level'] in (2, 3)]
+    links = ''.join(f'<li class="level{head["level"]}"><a href="#{escape(head["id"])}">{head.get("html") or escape(head["text"])}</a></li>' for head in rows)
+    return f'<nav id="contents" aria-label="On this page"><h2>On this page</h2><ul>{links}</ul></nav>' if rows else '<div></div>'
+
+def neighbours(page: Page, pages: list) -> str:
+    "The page before and the page after"
+    place = pages.index(page)
+    def one(other, words, rel):
+        return f'<a rel="{rel}" href="{page.up}{other.href}"><span>{words}</span> {escape(other.title)}</a>'
+    before = one(pages[place - 1], 'Previous', 'prev') if place else '<span></span>'
+    after = one(pages[place + 1], 'Next', 'next') if place + 1 < len(pages) else ''
+    return f'<nav class="neighbours" aria-label="Previous and next page">{before}{after}</nav>'
+
+@functools.cache
+def template() -> str: return (ASSETS/'page.html').read_text()
+
+def whole(page: Page, pages: list) -> str:
+    "The page as a file"
+    config = get_config()
+    title = config.title if page.href == 'index.html' else f'{plain(page.title)} – {config.title}'
+    values = dict(title=escape(title), description=escape(plain(page.description)), up=page.up, site=escape(config.title), repository=escape(config.git_url),
+                  heading=inline(page.title), number=f'<span class="number">{escape(page.number)}</span> ' if page.number else '',
+                  lead=f'<p class="lead">{inline(page.description)}</p>' if page.description else '', body=page.body, sidebar=sidebar(page, pages),
+                  contents=contents(page), neighbours=neighbours(page, pages),
+                  notebook=escape(f'{config.git_url}/blob/{config.branch}/{config.nbs_path.name}/{page.source}'), source=escape(page.source))
+    return re.sub(r'\{\{(\w+)\}\}', lambda found: values[found[1]], template())
+
+def write_site(
+    cache: Path,  # The processed notebooks
+    order: list,  # Their names, as in the sidebar
+    site: Path,  # Where the pages go; what is there is replaced
+) -> int:  # How many pages there are
+    "Write all pages, and what they share"
+    shutil.rmtree(site, ignore_errors=True)
+    (site/'site').mkdir(parents=True)
+    pages = read_pages(cache, order)
+    for page in pages: fill(page, pages, get_config().nbs_path, site)
+    for page in pages:
+        (site/page.href).parent.mkdir(parents=True, exist_ok=True)
+        (site/page.href).write_text(whole(page, pages))
+    write_font(pages, site/'site'/'math.woff')
+    for asset in ASSETS.iterdir():
+        if asset.suffix in ('.css', '.js', '.svg'): shutil.copy(asset, site/'site')
+    found = [[part['id'], page.href, page.title, part.get('title') or part.get('section') or '', part['text']] for page in pages for part in page.search]
+    (site/'site'/'found.js').write_text(f'window.found = {json.dumps(found, ensure_ascii=False)};\n')
+    (site/'.nojekyll').touch()
+    return len(pages)
