@@ -302,7 +302,8 @@ def errors_by(
     "Errors of groups of targets: by their rating, their user's activity or their film's popularity"
     check_choice('by', by, ERROR_VIEWS), check_at_least('groups', groups)
     answers = np.asarray(answers, np.float64)
-    if answers.shape != (len(rows),): raise ConfigError(f"{len(rows):,} targets and answers of shape {answers.shape}: give one answer for each target")
+    if answers.shape != (len(rows),):
+        raise ConfigError(f"{len(rows):,} targets and answers of shape {answers.shape}: give one answer for each target")
     keys, edges = _group(interactions, split, rows, by, groups)
     place, error = np.searchsorted(edges, keys, side='right') - 1, answers - interactions.rating[rows]
     n = np.bincount(place, minlength=len(edges))
