@@ -22,8 +22,8 @@ def _stream_attention(model, history, item, at):
     inputs = {name: x.to(model.lever.device) for name, x in collate([history], at).items()}
     now, after = inputs.pop('now'), inputs.pop('after')
     memory = model.encode(**inputs)
-    asked = 0 if model.config.objective == 'next' else model.item(torch.tensor([[item]], device=model.lever.device))  # or 'what comes next?'
-    x, shares = asked + model.asked.expand(1, 1, -1), []
+    about = 0 if model.config.objective == 'next' else model.item(torch.tensor([[item]], device=model.lever.device))  # or 'what next?'
+    x, shares = about + model.asked.expand(1, 1, -1), []
     for block, keys, bias in zip(model.blocks, memory.keys, model.outlook(memory, now, after)):
         shares.append(block.weights(block.split(block.query(block.norm1(x)))[0], keys[0], bias).mean(0)[0])          # (1 + S)
         x = block(x, keys, bias)

@@ -80,7 +80,8 @@ class ModelScores:
         context: np.ndarray | None = None,  # Ratings that may be history, ascending row numbers; None if all may
         pause: int | None = None,  # Ask so many seconds after the last rating; None asks when the target came
     ):
-        if model.config.kind != 'stream': raise ConfigError('only models that read in chunks can rank a catalogue: use preset default or next')
+        if model.config.kind != 'stream':
+            raise ConfigError('only models that read in chunks can rank a catalogue: use preset default or next')
         self.model, self.interactions, self.context, self.pause = model, interactions, context, pause
         self.tensors = RatingTensors(interactions, model.lever.device)
 
@@ -108,7 +109,7 @@ def rank_targets(
     "Rank the target of each row among the whole catalogue"
     ranks, candidates = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
     batch = max(questions // len(interactions.items), 1)
-    order = np.argsort(rows - interactions.offsets[interactions.user[rows]], kind='stable')                        # similar lengths together
+    order = np.argsort(rows - interactions.offsets[interactions.user[rows]], kind='stable')     # similar lengths together
     for first in progress(range(0, len(rows), batch), 'ranking', unit='batch'):
         part = order[first:first + batch]
         part = part[np.argsort(rows[part])]

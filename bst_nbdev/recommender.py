@@ -185,7 +185,8 @@ class Recommender(ModelHubMixin):
     def __repr__(self):
         c = self.network.config
         preset = self.about['recipe']['preset']
-        return f"Recommender({self.catalogue.name}: {c.items - 1:,} items, {c.users - 1:,} users, {'next items' if c.objective == 'next' else c.objective + 's'} by {preset})"
+        what = dict(rating='ratings', click='clicks', next='next items')[c.objective]
+        return f"Recommender({self.catalogue.name}: {c.items - 1:,} items, {c.users - 1:,} users, {what} by {preset})"
 
 # %% ../nbs/10a_recommender.ipynb #5f3a49c8
 def _load(cls,

@@ -352,7 +352,7 @@ def _log_chance(self,
     if not (self.training and 0 < N < M): return self.compare_all(query).log_softmax(-1).gather(1, item.long()[:, None])[:, 0]
     drawn = torch.randint(1, M + 1, (N,), device=query.device)
     others = self.compare_all(query, drawn) + math.log((M - 1) / N)                                                # (n, N)
-    others = others.masked_fill(drawn == item[:, None], float('-inf'))                                             # the right one is no negative
+    others = others.masked_fill(drawn == item[:, None], float('-inf'))                                 # the right one is no negative
     right = self.compare(query[:, None], item[:, None])[:, 0]                                                      # (n, 1)
     return right[:, 0] - torch.cat([right, others], 1).logsumexp(1)
 
