@@ -94,7 +94,7 @@ def films_csv(random, ids):
 
 def make_large(folder, ratings=RATINGS, seed=0):
     "Write ratings.csv and movies.csv; the folder appears whole or not at all"
-    users, films = (max(round(n * ratings / RATINGS), least) for n, least in ((USERS, 2), (FILMS, 640)))  # room for 159 ratings of each user
+    users, films = (max(round(n * ratings / RATINGS), least) for n, least in ((USERS, 2), (FILMS, 2000)))  # films enough for the keenest user
     if ratings < LEAST * users: raise ConfigError(f'{ratings:,} ratings are too few: ask for {LEAST * users} or more')
     random = np.random.default_rng(check_seed(seed))
     counts, chance = activity(random, users, ratings, films // 2), popularity(random, films)

@@ -86,12 +86,13 @@ def train(a):
     for n in range(a.warm_up + a.rounds):
         some = list(itertools.islice(batches, max(1, a.labels // config.batch_size)))
         if not some: break
-        clock = Clock()
+        clock, busy = Clock(), time.process_time()
         train_epoch(model, some, loss, optimizer, schedule, Accelerator(cpu=True), config.clip, averaged)
-        rates.append((sum(len(label) for _, label in some), clock()))
-    rates = rates[a.warm_up:] or rates
+        rates.append((sum(len(label) for _, label in some), clock(), time.process_time() - busy))
+    labels, seconds, busy = map(sum, zip(*(rates[a.warm_up:] or rates)))
     name = 'train' if a.batch_size is None else f'train, batch {a.batch_size}'
-    yield name, sum(labels for labels, _ in rates) / sum(seconds for _, seconds in rates), 'labels/s'
+    yield name, labels / seconds, 'labels/s'
+    yield f'{name}: per second of a core', labels / busy, 'labels/s'                   # hardly moved by what else the machine does
     yield f'{name}: batch', config.batch_size, 'labels'
     yield f'{name}: parameters', sum(p.numel() for p in model.parameters()), 'parameters'
 

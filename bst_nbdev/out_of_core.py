@@ -37,7 +37,8 @@ def sorting_memory(
     "The part of the memory that is left for sorting"
     left = read_memory(memory) - taken - ROOM
     if left >= LEAST: return left
-    raise ConfigError(f"memory {memory} is too little, for Python alone takes {taken / 1e6:.0f} MB: give {-(-(taken + ROOM + LEAST) // 10**6)}MB or more")
+    needed = -(-(taken + ROOM + LEAST) // 10**6)
+    raise ConfigError(f"memory {memory} is too little, for Python alone takes {taken / 1e6:.0f} MB: give {needed}MB or more")
 
 # %% ../nbs/01a_out_of_core.ipynb #4177bc9f
 class Faults:

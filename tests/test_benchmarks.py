@@ -171,3 +171,67 @@ def test_serving_measures_each_load(bench, tmp_path):
     assert (rows[rows.index.str.endswith('errors')] == 0).all()
     assert rows['sample: service, /recommend, 2 clients'] > 0 and rows['sample: service, memory of the service before'] > 50
     assert rows['sample: service, /recommend, 1 client, after that'] > 0
+
+
+# --- The cost of a rating
+
+@pytest.fixture
+def scale(monkeypatch):
+    "benchmarks/scale.py and benchmarks/make_large.py as modules"
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    before = show_progress(False)
+    yield importlib.import_module('scale'), importlib.import_module('make_large')
+    show_progress(before)
+
+def test_large_sets_have_the_shape_they_claim(scale, tmp_path, monkeypatch):
+    make = scale[1]
+    monkeypatch.setattr(make, 'BLOCK', 5000)
+    folder = make.make_large(tmp_path/'a', 30_000, seed=3)
+    ratings, films = pd.read_csv(folder/'ratings.csv'), pd.read_csv(folder/'movies.csv')
+    assert list(ratings) == ['userId', 'movieId', 'rating', 'timestamp'] and list(films) == ['movieId', 'title', 'genres']
+    assert len(ratings) == 30_000 and ratings.userId.nunique() == round(make.USERS * 30_000 / make.RATINGS)
+    assert ratings.sort_values(['userId', 'movieId'], kind='stable').index.is_monotonic_increasing
+    assert not ratings.duplicated(['userId', 'movieId']).any() and ratings.movieId.isin(films.movieId).all()
+    assert set(ratings.rating * 2) == set(range(1, 11)) and ratings.timestamp.between(make.FIRST_DAY, make.LAST_DAY).all()
+    counts = ratings.userId.value_counts()
+    assert counts.min() >= make.LEAST and counts.max() > 3 * counts.median()                 # long-tailed
+    assert films.title.str.contains(',').any() and films.title.str.fullmatch(r'.* \(\d{4}\)').all()
+    again, other = make.make_large(tmp_path/'b', 30_000, seed=3), make.make_large(tmp_path/'c', 30_000, seed=4)
+    for name in 'ratings.csv', 'movies.csv':
+        assert (again/name).read_bytes() == (folder/name).read_bytes() != (other/name).read_bytes()
+
+@pytest.mark.parametrize('numbers', [[7], [0, 5, 10, 99, 100], [1_697_164_147, 3]])
+def test_lines_are_those_of_a_loop(scale, numbers):
+    n, halves = np.array(numbers) + 1, np.arange(len(numbers)) + 1
+    expected = ''.join(f'{u},{i},{h / 2:.1f},{t}\n' for u, i, h, t in zip(n, n[::-1], halves, n))
+    assert scale[1].lines(n, n[::-1], halves, n).decode() == expected
+
+def test_large_refuses(scale, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['make_large.py', str(tmp_path/'a'), '--ratings', '10'])
+    with pytest.raises(SystemExit, match='make_large: 10 ratings are too few: ask for 40 or more'): scale[1].main()
+    assert not list(tmp_path.iterdir())
+
+def test_scale_writes_its_columns_and_replaces_rows_of_the_same_size(scale, tmp_path, monkeypatch):
+    bench, out = scale[0], tmp_path/'scale.csv'
+    monkeypatch.setattr(bench, 'measure', lambda folder, ratings, a: [('load', 2., 's'), ('train', float(ratings), 'labels/s')])
+    for sizes in (['200', '100'], ['100']): bench.main(['--sizes', *sizes, '--out', str(out)])
+    found = pd.read_csv(out)
+    assert list(found) == bench.COLUMNS and found.ratings.tolist() == [100, 100, 200, 200] and found.value.tolist() == [2, 100, 2, 200]
+
+def test_scale_refuses_routes_that_differ(scale, tmp_path, monkeypatch):
+    bench = scale[0]
+    def job(name, data, *rest):
+        folder = data/('out_of_core' if 'core' in name else 'prepared')
+        folder.mkdir(parents=True)
+        (folder/'user.npy').write_text(name)
+        return []
+    monkeypatch.setattr(bench, 'fresh', job)
+    monkeypatch.setattr(bench, 'make_large', lambda folder, ratings: None)
+    with pytest.raises(SystemExit, match='the two ways to prepare differ'): list(bench.measure(tmp_path, 100, None))
+
+def test_scale_measures_a_small_set(scale, tmp_path):
+    bench, data = scale[0], tmp_path/'set'
+    scale[1].make_large(data/'csv', 4000)
+    rows = [row for job in ('prepare', 'start') for row in bench.fresh(job, data)]
+    assert [name for name, *_ in rows] == ['prepare', 'prepare: memory', 'load', 'split', 'seen rows', 'batches', 'plan of an epoch', 'start: memory']
+    assert all(value > 0 for _, value, _ in rows)

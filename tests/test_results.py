@@ -16,6 +16,7 @@ OTHERS = {'significance': ['dataset', 'protocol', 'measure', 'baseline', 'ours',
           'calibration': ['dataset', 'protocol', 'rating', 'chance', 'came', 'answers'],
           'unknown_users': ['dataset', 'protocol', 'model', 'user', 'history', 'users', 'mae', 'mae_median', 'rmse'],
           'ranking': ['dataset', 'protocol', 'model', 'setting', 'seed', 'part', 'hit_rate', 'ndcg', 'mrr', 'hit_rate_100', 'targets', 'train_seconds'],
+          'scale': ['ratings', 'work', 'value', 'unit'],
           'tried': ['dataset', 'protocol', 'every', 'tried', 'part', 'mae_median', 'rmse', 'log_loss', 'train_loss', 'train_seconds'],
           'kill_resume': ['data', 'epochs', 'kill', 'signal', 'seconds', 'exit', 'begun', 'saved', 'equal'],
           'learning_speed': ['dataset', 'protocol', 'model', 'epochs', 'seed', 'part', 'step', 'labels', 'seconds', 'mae_median']}
