@@ -16,6 +16,7 @@ OTHERS = {'significance': ['dataset', 'protocol', 'measure', 'baseline', 'ours',
           'calibration': ['dataset', 'protocol', 'rating', 'chance', 'came', 'answers'],
           'unknown_users': ['dataset', 'protocol', 'model', 'user', 'history', 'users', 'mae', 'mae_median', 'rmse'],
           'tried': ['dataset', 'protocol', 'every', 'tried', 'part', 'mae_median', 'rmse', 'log_loss', 'train_loss', 'train_seconds'],
+          'speed': ['work', 'variant', 'value', 'unit', 'ratio', 'baseline'],
           'learning_speed': ['dataset', 'protocol', 'model', 'epochs', 'seed', 'part', 'step', 'labels', 'seconds', 'mae_median']}
 KEY = ['dataset', 'protocol', 'model', 'sequence_length', 'step', 'seed', 'part', 'n_factors', 'n_epochs', 'lr_all', 'reg_all']
 FILES = sorted((ROOT/'results').glob('*.csv'))
