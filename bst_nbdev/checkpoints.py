@@ -212,7 +212,7 @@ class Checkpoints(Hook):
         if not every >= 0: raise ConfigError(f"{every} seconds between checkpoints: give 0 (after each step) or more")
         self.folder, self.about, self.every, self.keep, self.stop = Path(folder), about or {}, every, keep, stop or StopSignals()
 
-    def states(self) -> list[Path]:
+    def states(self) -> list[Path]:  # Folders
         "The states that are there, oldest first"
         return sorted(path for path in self.folder.glob('[0-9]*-[0-9]*') if path.is_dir()) if self.folder.is_dir() else []
 

@@ -290,8 +290,8 @@ class Batches:
         self.epoch, self.skip = self.epoch + 1, 0
         for positions in order.split(self._sizes())[skip:]: yield self.windows.part(positions)
 
-    def places(self):
-        "Where this process's labels stand among those of a pass in order (int64); None if it has all of them"
+    def places(self) -> np.ndarray | None:  # int64; None if it has all of them
+        "Where this process's labels stand among those of a pass in order"
         windows, t = self.windows, self.windows.tensors
         return None if t.users is None else np.flatnonzero((windows.rows >= t.first) & (windows.rows < t.last))
 
