@@ -98,8 +98,8 @@ def restore(
     training.epoch, training.rows, training.so_far = plain['epoch'], plain['rows'], Pass(plain['step'], seconds=plain['seconds'])
     if hasattr(training.train, 'epoch'): training.train.epoch = training.epoch
     own, number = _under('process', tensors), training.accelerator.process_index
-    if len(own['loss']) != training.accelerator.num_processes:
-        return logger.warning(f"saved by {len(own['loss'])} processes, and now there are {training.accelerator.num_processes}: dropout differs from here on")
+    then, now = len(own['loss']), training.accelerator.num_processes
+    if then != now: return logger.warning(f"saved by {then} processes, and now there are {now}: random numbers differ from here on")
     total, training.so_far.count = own['loss'][number, 0].float().to(device), int(own['loss'][number, 1])
     training.so_far.total = total if training.so_far.count else 0.
     set_random_state({name: value[number] for name, value in own.items() if name != 'loss'})
@@ -130,8 +130,10 @@ def save_state(
             for path in scratch.iterdir(): _confirm(path)
     except (BSTError, SafetensorError) as error:
         reason = getattr(error.__cause__, 'strerror', None) or str(error)
-        raise BSTError(f"cannot save the state of the training to {Path(folder).parent} ({reason}): make room there, or make it writable") from error
+        where = Path(folder).parent
+        raise BSTError(f"cannot save the state of the training to {where} ({reason}): make room there, or make it writable") from error
 
+# %% ../nbs/07a_checkpoints.ipynb #7d0a0028
 def load_state(
     folder: str | Path,  # What `save_state` made
 ):  # (tensors, plain values)
@@ -210,39 +212,41 @@ class Checkpoints(Hook):
         if not every >= 0: raise ConfigError(f"{every} seconds between checkpoints: give 0 (after each step) or more")
         self.folder, self.about, self.every, self.keep, self.stop = Path(folder), about or {}, every, keep, stop or StopSignals()
 
-    def states(self) -> list[Path]:
+    def states(self) -> list[Path]:  # Folders
         "The states that are there, oldest first"
         return sorted(path for path in self.folder.glob('[0-9]*-[0-9]*') if path.is_dir()) if self.folder.is_dir() else []
 
-    def start(self, training):
-        self.about |= dict(training=training.config.to_dict(), model=training.model.config.to_dict() if hasattr(training.model, 'config') else {})
-        self.about = json.loads(json.dumps(self.about))  # tuples become lists, as they do in the file
-        self.load(training)
-        self.since, self.seen, self.stop.patient = time.monotonic(), 0, True
-        self.begun = time.perf_counter() - training.so_far.seconds
+    def close(self):
+        "Nobody is patient any more"
+        self.stop.patient = False
 
-    def after_step(self, training):
-        self.seen += 1
-        due, asked = time.monotonic() - self.since >= self.every, self.stop.received is not None
-        a = training.accelerator
-        if a.num_processes > 1:
-            if self.seen % self.talk: return
-            mine = torch.tensor([due and a.is_main_process, asked], dtype=torch.float32, device=a.device)
-            due, asked = (a.reduce(mine) > 0).tolist()
-        if due or asked: self.save(training)
-        if asked: self.end()
+# %% ../nbs/07a_checkpoints.ipynb #7d0a0029
+def _start(self, training):
+    model = training.model.config.to_dict() if hasattr(training.model, 'config') else {}
+    self.about = json.loads(json.dumps(dict(self.about, training=training.config.to_dict(), model=model)))  # with lists for tuples
+    self.load(training)
+    self.since, self.steps, self.stop.patient = time.monotonic(), 0, True
+    self.begun = time.perf_counter() - training.so_far.seconds
 
-    def after_epoch(self, training):
-        self.begun = time.perf_counter()
-        self.save(training)
-        if self.stop.received and training.accelerator.num_processes == 1: self.end()
+def _after_step(self, training):
+    self.steps += 1
+    due, asked, a = time.monotonic() - self.since >= self.every, self.stop.received is not None, training.accelerator
+    if a.num_processes > 1:
+        if self.steps % self.talk: return
+        due, asked = (a.reduce(torch.tensor([due and a.is_main_process, asked], dtype=torch.float32, device=a.device)) > 0).tolist()
+    if due or asked: self.save(training)
+    if asked: self.end()
 
-    def end(self):
-        "Stop, as somebody has asked for"
-        self.stop.received = self.stop.received or signal.SIGTERM  # another process has heard it
-        self.stop.stop()
+def _after_epoch(self, training):
+    self.begun = time.perf_counter()
+    self.save(training)
+    if self.stop.received and training.accelerator.num_processes == 1: self.end()
 
-    def close(self): self.stop.patient = False
+def _end(self):
+    self.stop.received = self.stop.received or signal.SIGTERM  # it may be another process that has heard it
+    self.stop.stop()
+
+Checkpoints.start, Checkpoints.after_step, Checkpoints.after_epoch, Checkpoints.end = _start, _after_step, _after_epoch, _end
 
 # %% ../nbs/07a_checkpoints.ipynb #7d0a0015
 def _save(self,
@@ -266,6 +270,9 @@ def _remove(path):
     os.replace(path, aside)
     shutil.rmtree(aside, ignore_errors=True)
 
+Checkpoints.save = _save
+
+# %% ../nbs/07a_checkpoints.ipynb #7d0a002a
 def _load(self,
     training: Training,  # Fresh
 ) -> bool:  # Whether there was a state
@@ -293,4 +300,4 @@ def _tidy(self, newest):
     for damaged in self.states():
         if newest and damaged > newest: _remove(damaged)
 
-Checkpoints.save, Checkpoints.load, Checkpoints.tidy = _save, _load, _tidy
+Checkpoints.load, Checkpoints.tidy = _load, _tidy

@@ -85,8 +85,8 @@ def _cut(self,
     first, last, origin = np.maximum(before(start) - self.carry, 0), before(stop - 1), self.begin[self.user[start]]
     if self.side == 'both': last = np.minimum(last + self.carry + 1, self.begin[self.user[start] + 1] - origin)
     self.labels, self.history = stop - start, last - first                              # how long each chunk is
-    self.start, self.stop, self.first, self.last, self.origin = (
-        torch.from_numpy(a).to(self.targets.device) for a in (start - self.skipped, stop - self.skipped, first + origin, last + origin, origin))
+    numbers = start - self.skipped, stop - self.skipped, first + origin, last + origin, origin
+    self.start, self.stop, self.first, self.last, self.origin = (torch.from_numpy(a).to(self.targets.device) for a in numbers)
     self.mine = None if self.tensors.users is None else (self.rows[start] >= self.tensors.first) & (self.rows[start] < self.tensors.last)
     return self
 
@@ -115,7 +115,7 @@ Chunks.__getitem__ = _gather
 
 # %% ../nbs/02a_packing.ipynb #6b1f0c21
 def _part(self, numbers):
-    "Of the chunks with these numbers those of this process's users; if there are none, one chunk and no label, so that it takes part all the same"
+    "Of these chunks those of this process's users; if there are none, one chunk and no label, so that it takes part all the same"
     own = numbers if self.mine is None else numbers[self.mine[numbers]]
     tensor = lambda a: torch.from_numpy(a).to(self.targets.device)
     if len(own): return self[tensor(own)]

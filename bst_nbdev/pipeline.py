@@ -181,7 +181,8 @@ def judge(
     "The table of a model"
     if model.config.objective == 'next':
         return compare_ranking(interactions, split, {run_name: model}, ('popularity',) if baselines is None else baselines)
-    return compare(interactions, split, {run_name: (model, batches)}, ('global mean', 'user + item bias') if baselines is None else baselines)
+    simple = ('global mean', 'user + item bias')
+    return compare(interactions, split, {run_name: (model, batches)}, simple if baselines is None else baselines)
 
 # %% ../nbs/09_pipeline.ipynb #e5021a2a
 def train(
@@ -337,7 +338,8 @@ def about_data(
     interactions: Interactions,  # The data
 ) -> dict:  # Plain values
     "What must be the same when a run goes on"
-    return dict(sha256=interactions.source.get('sha256'), ratings=len(interactions), users=interactions.num_users, items=interactions.num_items)
+    counts = dict(ratings=len(interactions), users=interactions.num_users, items=interactions.num_items)
+    return dict(sha256=interactions.source.get('sha256'), **counts)
 
 def begin_run(
     recipe: Recipe,  # What will be done
@@ -347,12 +349,14 @@ def begin_run(
 ) -> Path:  # The folder
     "Make a run's folder before the work"
     folder = Path(check_out(out) or free_folder(recipe, interactions))
-    about = dict(recipe=recipe.__dict__, data=about_data(interactions), options=options or {}, versions=library_versions(), commit=source_commit())
+    about = dict(recipe=recipe.__dict__, data=about_data(interactions), options=options or {},
+                 versions=library_versions(), commit=source_commit())
     with atomic_path(folder) as scratch:
         scratch.mkdir()
         (scratch/RUN_FILE).write_text(json.dumps(about, indent=1, default=str))
     return folder
 
+# %% ../nbs/09_pipeline.ipynb #790a0005
 def read_begun(
     folder: str | Path,  # What `begin_run` made
 ) -> dict | None:  # recipe (a `Recipe`), data, options; None if the run is finished
@@ -364,7 +368,8 @@ def read_begun(
     try:
         about = json.loads((folder/RUN_FILE).read_text())
         return dict(recipe=Recipe(**about['recipe']), data=about['data'], options=about['options'])
-    except OSError as error: raise CheckpointError(f"{folder} is no run of bst_train (it has no {RUN_FILE}): give the folder that it named") from error
+    except OSError as error:
+        raise CheckpointError(f"{folder} is no run of bst_train (it has no {RUN_FILE}): give the folder that it named") from error
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder/RUN_FILE} is damaged ({error}): start a new run") from error
 
@@ -380,7 +385,8 @@ def check_same_data(
 ) -> None:
     "Refuse to go on with other data"
     if about_data(interactions) == data: return
-    raise CheckpointError(f"{interactions.name} is not the data that {folder} was begun with (its checksum differs): give the same data with --data")
+    raise CheckpointError(f"{interactions.name} is not the data that {folder} was begun with (its checksum differs): "
+                          'give the same data with --data')
 
 def finish_run(
     run: Run,  # A trained run

@@ -74,34 +74,38 @@ class Tracking(Hook):
     ):
         self.name, self.folder, self.about, self.every, self.tracker = check_tracker(tracker), Path(folder), about or {}, every, None
 
-    def start(self, training):
-        if training.accelerator.is_main_process:
-            self.tracker = open_tracker(self.name, self.folder)
-            model = training.model.config.to_dict() if hasattr(training.model, 'config') else {}
-            self.tracker.store_init_configuration(flat(dict(self.about, training=training.config.to_dict(), model=model)))
-        self.begin(training)
-
-    def begin(self, training):
-        "Start to measure the speed of an epoch"
-        self.since, self.before, self.labels, self.end = time.perf_counter(), training.so_far.count, 0, time.perf_counter()
-
-    def after_step(self, training):
-        so_far = training.so_far
-        self.labels, self.end = so_far.count - self.before, time.perf_counter()
-        if self.tracker and so_far.step % self.every == 0 and so_far.count:
-            self.log(training, so_far.step, dict(loss=float(so_far.total) / so_far.count, learning_rate=training.schedule.get_last_lr()[0]))
-
-    def after_epoch(self, training):
-        labels = training.accelerator.reduce(torch.tensor(float(self.labels), device=training.accelerator.device)).item()
-        row = {name: value for name, value in training.rows[-1].items() if name not in ('loss', 'learning_rate', 'best')}
-        named = {f'epoch/{name}': value for name, value in row.items()} | {'epoch/loss': training.rows[-1]['loss']}
-        speed = dict(labels_per_second=labels / max(self.end - self.since, 1e-9), learning_rate=training.rows[-1]['learning_rate'])
-        if self.tracker: self.log(training, 0, named | speed)
-        self.begin(training)
-
-    def log(self, training, step, values):
-        "Write values at a batch of the epoch under way"
-        self.tracker.log(values, step=training.epoch * len(training.train) + step)
-
     def close(self):
+        "Let the tracker write what it still has"
         if self.tracker: self.tracker.finish()
+
+# %% ../nbs/07b_tracking.ipynb #7e0a001b
+def _start(self, training):
+    if training.accelerator.is_main_process:
+        self.tracker = open_tracker(self.name, self.folder)
+        model = training.model.config.to_dict() if hasattr(training.model, 'config') else {}
+        self.tracker.store_init_configuration(flat(dict(self.about, training=training.config.to_dict(), model=model)))
+    self.begin(training)
+
+def _begin(self, training):
+    "Start to measure the speed of an epoch"
+    self.since, self.before, self.labels, self.end = time.perf_counter(), training.so_far.count, 0, time.perf_counter()
+
+def _after_step(self, training):
+    so_far = training.so_far
+    self.labels, self.end = so_far.count - self.before, time.perf_counter()
+    if self.tracker and so_far.step % self.every == 0 and so_far.count:
+        self.log(training, so_far.step, dict(loss=float(so_far.total) / so_far.count, learning_rate=training.schedule.get_last_lr()[0]))
+
+def _after_epoch(self, training):
+    labels = training.accelerator.reduce(torch.tensor(float(self.labels), device=training.accelerator.device)).item()
+    row = {name: value for name, value in training.rows[-1].items() if name not in ('loss', 'learning_rate', 'best')}
+    named = {f'epoch/{name}': value for name, value in row.items()} | {'epoch/loss': training.rows[-1]['loss']}
+    speed = dict(labels_per_second=labels / max(self.end - self.since, 1e-9), learning_rate=training.rows[-1]['learning_rate'])
+    if self.tracker: self.log(training, 0, named | speed)
+    self.begin(training)
+
+def _log(self, training, step, values):
+    "Write values at a batch of the epoch under way"
+    self.tracker.log(values, step=training.epoch * len(training.train) + step)
+
+Tracking.start, Tracking.after_step, Tracking.after_epoch, Tracking.begin, Tracking.log = _start, _after_step, _after_epoch, _begin, _log

@@ -110,6 +110,7 @@ def check_compiler(
         raise ConfigError(f"torch.compile does not work here ({reason[0]}): install a C++ compiler (for the CPU) or Triton (for a GPU), "
                           'or train without compiling') from error
 
+# %% ../nbs/07_training.ipynb #7c0a000b
 def make_accelerator(
     config: TrainingConfig,  # For precision and compilation
     device: str | torch.device = 'cpu',  # Where the batches are
@@ -123,7 +124,8 @@ def make_accelerator(
         return Accelerator(cpu=cpu, mixed_precision=config.mixed_precision, dataloader_config=DataLoaderConfiguration(split_batches=True),
                            dynamo_plugin=TorchDynamoPlugin(backend='inductor', dynamic=True) if config.compile else None,
                            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
-    except ValueError as error: raise ConfigError(f"mixed precision {config.mixed_precision} does not work here ({error}): use no") from error
+    except ValueError as error:
+        raise ConfigError(f"mixed precision {config.mixed_precision} does not work here ({error}): use no") from error
 
 # %% ../nbs/07_training.ipynb #6008b99d
 @torch.inference_mode()
@@ -229,6 +231,7 @@ def train_epoch(
         if after_step: after_step()
     return so_far.mean(accelerator)
 
+# %% ../nbs/07_training.ipynb #7c0a000c
 def _rest(batches, step):
     "The batches of a pass without the first ones"
     if step and hasattr(batches, 'skip'): batches.skip = step
@@ -279,6 +282,7 @@ class _Caller(nn.Module):
         self.model = model
     def forward(self, **inputs): return self.model(**inputs)
 
+# %% ../nbs/07_training.ipynb #7c0a000d
 class Training:
     "A run under way: all that decides how it goes on"
     def __init__(self,
@@ -319,11 +323,25 @@ class Training:
 # %% ../nbs/07_training.ipynb #7c0a0008
 class Hook:
     "Something done beside training, such as saving or tracking; each of these does nothing until it is overridden"
-    def start(self, training: Training): "Before the first step"
-    def after_step(self, training: Training): "After each step of the optimizer"
-    def after_epoch(self, training: Training): "After each epoch, when its row is there"
-    def close(self): "In the end, whatever happened"
+    def start(self,
+        training: Training,  # Ready to begin, or to go on
+    ):
+        "Before the first step"
 
+    def after_step(self,
+        training: Training,  # `so_far` counts this step
+    ):
+        "After each step of the optimizer"
+
+    def after_epoch(self,
+        training: Training,  # `rows[-1]` is this epoch's
+    ):
+        "After each epoch"
+
+    def close(self):
+        "In the end, whatever happened"
+
+# %% ../nbs/07_training.ipynb #7c0a000e
 class ProgressBar(Hook):
     "Shows where training is"
     def __init__(self,
@@ -331,18 +349,19 @@ class ProgressBar(Hook):
     ):
         self.monitor = monitor
 
-    def start(self, training):
-        self.bar = progress(total=training.config.epochs * len(training.train), description='training', unit='batch')
+def _bar_start(self, training):
+    self.bar = progress(total=training.config.epochs * len(training.train), description='training', unit='batch')
 
-    def after_step(self, training):
-        so_far = training.so_far
-        self.bar.update(training.epoch * len(training.train) + so_far.step - self.bar.n)
-        if so_far.step % LOOK == 1 and so_far.count: self.bar.set_postfix(loss=f'{float(so_far.total) / so_far.count:.4f}', refresh=False)
+def _bar_step(self, training):
+    so_far = training.so_far
+    self.bar.update(training.epoch * len(training.train) + so_far.step - self.bar.n)
+    if so_far.step % LOOK == 1 and so_far.count: self.bar.set_postfix(loss=f'{float(so_far.total) / so_far.count:.4f}', refresh=False)
 
-    def after_epoch(self, training):
-        self.bar.set_description(f'epoch {training.epoch}: validation {self.monitor} {training.rows[-1][self.monitor]:.4f}')
+def _bar_epoch(self, training):
+    self.bar.set_description(f'epoch {training.epoch}: validation {self.monitor} {training.rows[-1][self.monitor]:.4f}')
 
-    def close(self): self.bar.close()
+ProgressBar.start, ProgressBar.after_step, ProgressBar.after_epoch = _bar_start, _bar_step, _bar_epoch
+ProgressBar.close = lambda self: self.bar.close()
 
 # %% ../nbs/07_training.ipynb #cd4612aa
 def fit(

@@ -1,0 +1,182 @@
+"""Runs in processes of their own: killed and gone on with, on a full disk, and by two processes at once.
+
+What one process does by itself is tested in nbs/07a_checkpoints.ipynb and nbs/11_cli.ipynb. `experiments/kill_resume.py` kills more often.
+"""
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bst_nbdev.checkpoints import Checkpoints, load_state
+from bst_nbdev.core import file_digest
+from bst_nbdev.data import load, save_prepared
+from bst_nbdev.sample import make_sample
+from bst_nbdev.sequences import RatingTensors
+
+ROOT = Path(__file__).resolve().parent.parent
+ENV = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'BST_PROGRESS': '0', 'CUDA_VISIBLE_DEVICES': ''}
+TRAIN = [sys.executable, '-m', 'bst_nbdev.cli']
+TWO = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-port', '0']
+
+@pytest.fixture(scope='module')
+def tiny(tmp_path_factory):
+    "Forty users of the synthetic sample's world"
+    return make_sample(tmp_path_factory.mktemp('tiny')/'ratings', n_users=40, n_movies=150)
+
+@pytest.fixture(scope='module')
+def options(tiny): return ['--data', str(tiny), '--epochs', '2', '--device', 'cpu', '--checkpoint-every', '0']
+
+@pytest.fixture(scope='module')
+def whole(options, tmp_path_factory):
+    "A run that nobody disturbed"
+    folder = tmp_path_factory.mktemp('whole')/'run'
+    done = run(*options, '--out', folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+def run(*arguments, command=TRAIN, **kwargs):
+    return subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, env=ENV, **kwargs)
+
+def interrupted(folder, options, number, states=3, command=TRAIN):
+    "A run that gets a signal once it has saved a few times: its exit code and what it says"
+    process = subprocess.Popen([*command, *options, '--out', str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENV)
+    seen, end = set(), time.monotonic() + 120
+    while len(seen) < states and process.poll() is None and time.monotonic() < end:
+        seen |= {path.name for path in Checkpoints(folder/'checkpoints').states()}
+        time.sleep(.01)
+    process.send_signal(number)
+    errors = process.communicate()[1]
+    return process.returncode, errors
+
+def same(a, b): return file_digest(a/'model.safetensors') == file_digest(b/'model.safetensors')
+
+@pytest.mark.parametrize('name, code', [('SIGKILL', -9), ('SIGTERM', 143), ('SIGINT', 130)])
+def test_stopped_and_gone_on_with(name, code, options, whole, tmp_path):
+    "Weights and history are those of the run that was never stopped, to the bit."
+    folder = tmp_path/'run'
+    found, errors = interrupted(folder, options, getattr(signal, name))
+    assert found == code, errors
+    if code > 0: assert errors == f'bst_train: stopped; go on with: bst_train --resume {folder}\n'
+    assert [load_state(path) for path in Checkpoints(folder/'checkpoints').states()]
+    done = run('--resume', folder)
+    assert done.returncode == 0 and same(folder, whole), done.stderr
+    history = [pd.read_csv(one/'history.csv').drop(columns='seconds') for one in (folder, whole)]
+    pd.testing.assert_frame_equal(*history, check_exact=True)
+    assert {path.name for path in folder.iterdir()} == {path.name for path in whole.iterdir()}
+
+def test_other_data_are_refused(tiny, options, tmp_path):
+    "A data set that has changed under a run is not gone on with, and nothing is lost."
+    folder = tmp_path/'run'
+    interrupted(folder, options, signal.SIGKILL)
+    other = make_sample(tmp_path/'other', n_users=41, n_movies=150)
+    done = run('--resume', folder, '--data', other)
+    assert done.returncode == 1 and 'its checksum differs' in done.stderr and done.stderr.count('\n') == 1, done.stderr
+    assert Checkpoints(folder/'checkpoints').states() and (folder/'run.json').exists()
+
+def limit(size):
+    "No file of this process may grow beyond `size` bytes: writing fails, as on a full disk"
+    def apply():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    return apply
+
+def test_what_cannot_be_written_stops_with_one_line(options, whole, tmp_path):
+    "A limit on the size of files stands for a full disk; the last good state stays, and the run goes on from it."
+    folder = tmp_path/'run'
+    interrupted(folder, options, signal.SIGKILL)
+    before = [path.name for path in Checkpoints(folder/'checkpoints').states()]
+    done = run('--resume', folder, preexec_fn=limit(100_000))
+    assert done.returncode == 1 and 'cannot save the state' in done.stderr and f'bst_train --resume {folder}' in done.stderr, done.stderr
+    assert done.stderr.count('\n') == 1
+    assert [path.name for path in Checkpoints(folder/'checkpoints').states()][-1] == before[-1]
+    assert run('--resume', folder).returncode == 0 and same(folder, whole)
+
+
+# --- Several processes
+
+QUIET = """
+import json, sys
+from pathlib import Path
+import torch
+from bst_nbdev import pipeline
+from bst_nbdev.core import show_progress
+from bst_nbdev.data import load
+from bst_nbdev.evaluation import evaluate_model, validation_metrics
+from bst_nbdev.presets import build_loss
+from bst_nbdev.training import fit, predict, processes
+
+show_progress(False)
+data, out, loud, preset = sys.argv[1:]
+recipe = pipeline.Recipe(data, preset=preset, epochs=2, batch_size=128)
+own = pipeline.build_model
+if loud == '0':
+    off = dict(dropout=0.) | (dict(embedding_dropout=0., history_dropout=0.) if preset in ('default', 'fill-in') else dict(unknown_rate=0.))
+    pipeline.build_model = lambda *a, **k: own(*a, **k, **off)
+split, batches, model = pipeline.build(recipe, load(data), 'cpu')
+before = evaluate_model(model, batches['test'])
+metrics = validation_metrics(model.config)
+history = fit(model, batches['train'], batches['validation'], build_loss(model.config), metrics, recipe.training(len(split.train)), next(iter(metrics)))
+answers, labels = predict(model, batches['test'])
+group = processes()
+targets = batches['train'].chunks.targets if hasattr(batches['train'], 'chunks') else []
+found = dict(before=before, after=evaluate_model(model, batches['test']), history=history.drop(columns='seconds').to_dict('list'),
+             labels=labels.tolist(), answers=answers.tolist(), targets=len(targets), weight=model.state_dict()['item.id.weight'].tolist())
+Path(f'{out}-{group.process_index}').write_text(json.dumps(found))
+"""
+
+def trained_by(command, tiny, place, loud, preset='default'):
+    "What each process found"
+    (place/'quiet.py').write_text(QUIET)
+    done = run(place/'quiet.py', tiny, place/'found', loud, preset, command=command)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads(path.read_text()) for path in sorted(place.glob('found-*'))]
+
+@pytest.mark.parametrize('preset', ['default', 'joint'])
+def test_two_processes_are_one_run(tiny, tmp_path, preset):
+    "Without dropout and hiding: the same answers of an untrained model, the same loss curve, the same metrics, the same weights."
+    (tmp_path/'1').mkdir(), (tmp_path/'2').mkdir()
+    [alone] = trained_by([sys.executable], tiny, tmp_path/'1', 0, preset)
+    both = trained_by(TWO, tiny, tmp_path/'2', 0, preset)
+    assert len(both) == 2 and sum(one['targets'] for one in both) == alone['targets'] and all(one['targets'] <= .6 * alone['targets'] for one in both)
+    for one in both:
+        assert one['labels'] == alone['labels']
+        np.testing.assert_allclose(one['answers'], alone['answers'], atol=2e-3)
+        for when in 'before', 'after': assert one[when] == pytest.approx(alone[when], abs=1e-4)
+        for name, values in alone['history'].items(): assert one['history'][name] == pytest.approx(values, abs=1e-4), name
+    assert both[0]['weight'] == both[1]['weight']
+
+def test_two_processes_with_dropout(tiny, tmp_path):
+    "Each process draws its own numbers, so the run is another one, as with another seed; an untrained model is judged alike."
+    (tmp_path/'1').mkdir(), (tmp_path/'2').mkdir()
+    [alone] = trained_by([sys.executable], tiny, tmp_path/'1', 1)
+    both = trained_by(TWO, tiny, tmp_path/'2', 1)
+    for one in both:
+        assert one['before'] == pytest.approx(alone['before'], abs=1e-4)
+        assert one['history']['loss'] == pytest.approx(alone['history']['loss'], abs=.1)
+        assert one['after']['mae'] == pytest.approx(alone['after']['mae'], abs=.1)
+
+def test_the_command_in_two_processes(options, tmp_path):
+    "torchrun starts it, one process writes and prints, it is stopped and gone on with, and a process that dies ends all."
+    folder, two = tmp_path/'run', [*TWO, '-m', 'bst_nbdev.cli']
+    code, errors = interrupted(folder, options, signal.SIGTERM, command=two)
+    assert code != 0 and 'stopped; go on with' in errors and Checkpoints(folder/'checkpoints').states(), errors[-2000:]
+    done = run('--resume', folder, command=two)
+    assert done.returncode == 0 and done.stdout.count('saved to') == 1, done.stderr[-2000:]
+    assert json.loads((folder/'metrics.json').read_text())['device'] == 'cpu, 2 processes'
+    done = run(*options, '--preset', 'keras', '--out', tmp_path/'keras', command=two)
+    assert done.returncode != 0 and 'batch norm needs the whole batch' in done.stderr and not (tmp_path/'keras').exists()
+
+def test_mapped_arrays_are_not_copied(tiny, tmp_path):
+    "Tensors on the CPU lie on the prepared folder's own pages, which processes share."
+    data = load(save_prepared(load(tiny), tmp_path/'prepared'))
+    assert isinstance(data.rating, np.memmap)
+    tensors = RatingTensors(data)
+    assert tensors.rating.data_ptr() == data.rating.ctypes.data and tensors.timestamp.data_ptr() == data.timestamp.ctypes.data
