@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BLOCK', 'PROTOCOLS', 'window_targets', 'check_sequence_length', 'Split', 'make_split', 'plot_split', 'RatingTensors',
-           'Windows', 'user_share', 'check_shares', 'seen_rows', 'make_batches']
+           'Windows', 'user_share', 'check_shares', 'seen_rows', 'Batches', 'make_batches']
 
 # %% ../nbs/02_sequences.ipynb #31b9b271
 from dataclasses import dataclass
@@ -288,16 +288,8 @@ class Batches:
         self.epoch, self.skip = self.epoch + 1, 0
         for positions in order.split(self._sizes())[skip:]: yield self.windows.part(positions)
 
-<<<<<<< /tmp/tmpannri78m
     def places(self):  # Numbers, or None
         "Where this process's labels stand among those of a pass in order (int64); None if it has all of them"
-||||||| /tmp/tmp2g37gc2f
-    def places(self):
-        "Where this process's labels stand among those of a pass in order (int64); None if it has all of them"
-=======
-    def places(self) -> np.ndarray | None:  # int64; None if it has all of them
-        "Where this process's labels stand among those of a pass in order"
->>>>>>> /tmp/tmpu8g8xj6f
         windows, t = self.windows, self.windows.tensors
         return None if t.users is None else np.flatnonzero((windows.rows >= t.first) & (windows.rows < t.last))
 
