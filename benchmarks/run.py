@@ -32,24 +32,25 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
 from torchmetrics import MeanAbsoluteError
 
 from bst_nbdev.core import BSTError, DataError, atomic_path, check_writable, progress, seed_everything, show_progress, source_commit
 from bst_nbdev.data import (data_folder, download, find_layout, load, load_prepared, movielens_name, open_files, read_movielens,
                             sample_folder, save_prepared)
-from bst_nbdev.evaluation import compare
+from bst_nbdev.evaluation import compare, evaluate_model
 from bst_nbdev.model import PRESETS, make_loss, make_model
 from bst_nbdev.packing import Chunks, PackedBatches
-from bst_nbdev.pipeline import Recipe, Run, build
+from bst_nbdev.pipeline import Recipe, Run, build, choose_device
 from bst_nbdev.presets import build_config, build_loss, build_model, training_settings
 from bst_nbdev.recommender import Recommender, score_items
 from bst_nbdev.sequences import Batches, RatingTensors, Windows, make_batches, make_split, window_targets
 from bst_nbdev.stream import QuickDropout
-from bst_nbdev.training import TrainingConfig, fit, make_optimizer, make_schedule, predict, train_epoch
+from bst_nbdev.training import TrainingConfig, average_weights, fit, make_optimizer, make_schedule, predict, train_epoch
 
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = ['work', 'variant', 'value', 'unit', 'ratio', 'baseline', 'device', 'commit']
-HIGHER_IS_BETTER = {'examples/s': True, 's': False, 'ms': False, 'MB': False}  # other units have no ratio
+HIGHER_IS_BETTER = {'examples/s': True, 'labels/s': True, 's': False, 'ms': False, 'MB': False}  # other units have no ratio
 OURS, NAIVE, FRAME, ARRAYS = 'bst_nbdev', 'naive route', 'per-example Dataset, DataFrame', 'per-example Dataset, arrays'
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Setting:
     repeat: int  # Rounds
     windows: int  # Windows in a timed pass of training or evaluation
     threads: int  # Threads of torch
+    device: str = 'cpu'  # Where the job `device` trains
 
 
 # --- Measuring
@@ -277,33 +279,53 @@ def optimizer_job(setting, data, preset, length, kind, batch_size=128):
 
 # --- One history, many questions
 
-def packed_pass(batches, model, size):
+class Planned:
+    "The first batches of a shuffled pass, whose plan is made already: companions and padding are those of a whole pass"
+    def __init__(self, batches, labels):
+        self.chunks, self.numbers, self.labels = batches.chunks, [], 0
+        for numbers in batches.plan():
+            if self.labels >= labels: break
+            self.numbers.append(torch.from_numpy(numbers).to(self.chunks.targets.device))
+            self.labels += int(self.chunks.labels[numbers].sum())
+
+    def __len__(self): return len(self.numbers)
+
+    def __iter__(self): return (self.chunks[numbers] for numbers in self.numbers)
+
+def synchronize(device):
+    "Wait until an accelerator has done what it was given"
+    if str(device) != 'cpu': getattr(torch, torch.device(device).type).synchronize()
+
+def packed_pass(batches, model, size, device='cpu', precision='no', **changes):
     "Labels per second of a training pass of ours"
-    config = TrainingConfig(**{**training_settings('default', 10**6), 'batch_size': size, 'schedule': 'constant'})
-    accelerator, optimizer = Accelerator(cpu=True), make_optimizer(model, config)
-    schedule, labels = make_schedule(optimizer, config, 1), len(batches.chunks.targets)
+    config = TrainingConfig(**{**training_settings('default', 10**6), 'batch_size': size, 'schedule': 'constant', **changes})
+    accelerator, optimizer = Accelerator(cpu=str(device) == 'cpu', mixed_precision=precision), make_optimizer(model, config)
+    model, optimizer, schedule = accelerator.prepare(model, optimizer, make_schedule(optimizer, config, 1))
+    synchronize(device)
     start = time.perf_counter()
-    train_epoch(model, batches, build_loss(model.config), optimizer, schedule, accelerator, config.clip)
-    return labels / (time.perf_counter() - start)
+    train_epoch(model, batches, build_loss(accelerator.unwrap_model(model).config), optimizer, schedule, accelerator, config.clip)
+    synchronize(device)
+    return batches.labels / (time.perf_counter() - start)
 
 def packed_job(setting, data, length=10, chunk=32, batch_sizes=(1024, 4096)):
     """Throughput of the same network when it is trained in windows of one target, and in chunks where every place is one
 
-    By `leave-last-out`, where all ratings but a user's last two are labels; the last row has the longer history of the preset.
+    By `leave-last-out`, where all ratings but a user's last two are labels; the last row has the longer history of the preset. A pass is
+    the beginning of one over all ratings.
     """
     rows, tensors = make_split(data, 'leave-last-out', length).train, RatingTensors(data)
     c = build_config(data, 'default')
-    few, many = rows[:setting.windows], rows[:4 * setting.windows]                      # the first users'; chunks are faster, so they get more to do
-    variants = {f'windows of {length}': Chunks(data, few, 1, length - 1, tensors=tensors),
-                f'{OURS}, chunks of {chunk} that carry {length - 1}': Chunks(data, many, chunk, length - 1, tensors=tensors),
-                f'{OURS}, chunks of {c.chunk} that carry {c.carry}': Chunks(data, many, c.chunk, c.carry, tensors=tensors)}
+    few, many = setting.windows, 4 * setting.windows                                    # chunks are faster, so they get more to do
+    variants = {f'windows of {length}': (1, length - 1, few), f'{OURS}, chunks of {chunk} that carry {length - 1}': (chunk, length - 1, many),
+                f'{OURS}, chunks of {c.chunk} that carry {c.carry}': (c.chunk, c.carry, many)}
     for size in batch_sizes:
-        def measure(chunks):
+        def measure(places, carry, labels):
+            batches = Planned(PackedBatches(Chunks(data, rows, places, carry, tensors=tensors), size, shuffle=True), labels)
             def run():
                 seed_everything(0)
-                return packed_pass(PackedBatches(chunks, size, shuffle=True), build_model(data, 'default'), size)
+                return packed_pass(batches, build_model(data, 'default'), size)
             return run
-        found = alternate({name: measure(chunks) for name, chunks in variants.items()}, setting.repeat, f'packed, {size}')
+        found = alternate({name: measure(*how) for name, how in variants.items()}, setting.repeat, f'packed, {size}')
         yield from table(f'training, default, batch {size}, windows or chunks', 'examples/s', found, list(variants)[:1])
 
 def dropout_job(setting, data, shape=(64, 64, 64), calls=50):
@@ -365,6 +387,67 @@ def recommend_job(setting, data, calls=50, users=1000):
     yield from table(f'top 10 of {users:,} users in one call', 'users/s', alternate(many, min(setting.repeat, 3), 'recommend_many'))
 
 
+# --- On an accelerator, or any device
+
+def measured_peak(device, dtype, size=4096, calls=10):
+    "Floating-point operations per second of a large product of matrices: the most that this device does"
+    size = size if str(device) != 'cpu' else 1024
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    def product():
+        a @ b
+        synchronize(device)
+    product()
+    return 2 * size ** 3 / min(seconds(product) for _ in range(calls))
+
+def operations(model, loss, inputs, label):
+    "Floating-point operations of a training step's products, forward and backward"
+    with FlopCounterMode(display=False) as counter: loss(model(**inputs), label).backward()
+    model.zero_grad()
+    return counter.get_total_flops()
+
+def time_to(data, device, goal, every=100):
+    "(seconds of training, best MAE of the median) of `default` by `random-windows`, measured on validation, until the goal or its last epoch"
+    recipe = Recipe('', 'default', 'random-windows', 10)
+    split, batches, model = build(recipe, data, device)
+    config, loss = recipe.training(len(split.train)), build_loss(model.config)
+    steps, optimizer, accelerator = config.epochs * len(batches['train']), make_optimizer(model, config), Accelerator(cpu=str(device) == 'cpu')
+    averaged = average_weights(model, config.averaging, steps)
+    model, optimizer, schedule = accelerator.prepare(model, optimizer, make_schedule(optimizer, config, steps))
+    best, taken = float('inf'), 0.
+    for _ in range(config.epochs):
+        source, left = iter(batches['train']), len(batches['train'])
+        while left:
+            start = time.perf_counter()
+            few = list(islice(source, every))
+            train_epoch(model, few, loss, optimizer, schedule, accelerator, config.clip, averaged)
+            synchronize(device)
+            taken, left = taken + time.perf_counter() - start, left - len(few)
+            best = min(best, evaluate_model(averaged.module, batches['validation'])['mae_median'])
+            if best <= goal: return taken, best
+    return taken, best
+
+def device_job(setting, data, size=4096, goal=.6487, every=100):
+    "`default` on one device: labels per second, share of the device's peak, and time to the published MAE"
+    rows, device = make_split(data, 'leave-last-out', 10).train, setting.device
+    tensors, c = RatingTensors(data, device), build_config(data, 'default')
+    labels = setting.windows * (1 if device == 'cpu' else 40)
+    batches = Planned(PackedBatches(Chunks(data, rows, c.chunk, c.carry, tensors=tensors), size, shuffle=True), labels)
+    seed_everything(0)
+    model = build_model(data, 'default').to(device)
+    inputs, label = next(iter(batches))
+    step, peak = operations(model, build_loss(c), inputs, label) / len(label), measured_peak(device, torch.float32)
+    for precision in ('no',) if device == 'cpu' else ('no', 'bf16'):
+        named = f'device, training, default, batch {size}, ' + ('float32' if precision == 'no' else precision)
+        packed_pass(batches, build_model(data, 'default').to(device), size, device, precision)                     # warm
+        rates = [packed_pass(batches, build_model(data, 'default').to(device), size, device, precision) for _ in range(setting.repeat)]
+        yield from table(named, 'examples/s', {OURS: rates})
+        yield from table(f'{named}: share of the peak in float32', '%', {OURS: [100 * rate * step / peak for rate in rates]})
+    yield from table('device, peak, product of matrices in float32', 'GFLOP/s', {'torch': [peak / 1e9]})
+    taken, best = time_to(data, device, goal, every)
+    if best <= goal: yield from table(f'device, training time to MAE {goal} on validation by random-windows', 's', {OURS: [taken]})
+    else: print(f'{data.name}: MAE {goal} was not reached; the best was {best:.4f}, after {taken:.0f} s')
+
+
 # --- Memory
 
 def peak_memory():
@@ -420,7 +503,8 @@ JOBS |= {f'evaluation, {preset}, length {length}': partial(evaluation_job, prese
          for preset, length in (('pytorch', 10), ('keras', 4))}
 JOBS |= {f'optimizer, {kind.__name__}, {preset}': partial(optimizer_job, preset=preset, length=length, kind=kind)
          for preset, length, kind in (('pytorch', 10, torch.optim.AdamW), ('keras', 4, torch.optim.Adagrad))}
-JOBS |= {'packed': packed_job, 'dropout': dropout_job, 'catalogue': catalogue_job, 'recommend': recommend_job, 'memory': memory_job}
+JOBS |= {'packed': packed_job, 'dropout': dropout_job, 'catalogue': catalogue_job, 'recommend': recommend_job, 'memory': memory_job,
+         'device': device_job}
 
 def locate(data):
     "Folder or archive of the data; all measurements start there, so it must be the original in the layout of ml-1m"
@@ -438,6 +522,12 @@ def merge(path, rows):
         rows = pd.concat([old[~old.work.isin(rows.work)], rows])
     with atomic_path(path) as scratch: rows.sort_values('work', kind='stable').to_csv(scratch, index=False, float_format='%.5g')
 
+def device_name(device, threads):
+    "What a row says of where it was measured"
+    if device == 'cpu': return f'cpu, {threads} thread' + 's' * (threads > 1)
+    name = torch.cuda.get_device_name() if device.startswith('cuda') else device
+    return f'{name}, torch {torch.__version__}'
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data', default='ml-1m', help='ml-1m, sample, or a .zip or folder like that of ml-1m (default: %(default)s)')
@@ -446,10 +536,13 @@ def main(arguments=None):
     parser.add_argument('--repeat', type=int, default=5, help='rounds (default: %(default)s)')
     parser.add_argument('--windows', type=int, default=12_800, help='windows in a pass of training or evaluation (default: %(default)s)')
     parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='threads of torch (default: %(default)s, all cores)')
+    parser.add_argument('--device', default='cpu', help='where the job `device` trains, such as cuda; it runs with this option or --only device (default: %(default)s)')
     parser.add_argument('--quick', action='store_true', help='one round of few windows, to try the command: its figures mean little')
     parser.add_argument('--list', action='store_true', help='name the jobs and stop')
     a = parser.parse_args(arguments)
     jobs = {name: job for name, job in JOBS.items() if a.only in name}
+    if a.device != 'cpu': jobs = {'device': device_job}
+    elif not a.only and not a.list: del jobs['device']
     if a.list: return print(*jobs, sep='\n')
     if not jobs: parser.error(f'no job has {a.only!r} in its name: see --list')
     for name in 'repeat', 'windows', 'threads':
@@ -457,10 +550,11 @@ def main(arguments=None):
     out = a.out or (None if a.quick else Path('results/benchmark.csv'))
     try:
         if out: check_writable(out.parent)
-        setting = Setting(locate(a.data), 1 if a.quick else a.repeat, min(a.windows, 1024) if a.quick else a.windows, a.threads)
+        setting = Setting(locate(a.data), 1 if a.quick else a.repeat, min(a.windows, 1024) if a.quick else a.windows, a.threads, a.device)
         torch.set_num_threads(a.threads)
+        choose_device(a.device)                                                         # is it there?
         data = load(setting.path)
-        about = dict(device=f'cpu, {a.threads} thread' + 's' * (a.threads > 1), commit=source_commit())
+        about = dict(device=device_name(a.device, a.threads), commit=source_commit())
         for name, job in progress(jobs.items(), 'jobs'):
             rows = pd.DataFrame(job(setting, data)).assign(**about).reindex(columns=COLUMNS)
             rows['work'] = f'{data.name}: ' + rows['work']

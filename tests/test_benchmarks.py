@@ -3,6 +3,7 @@
 Never how many seconds something takes: that depends on the machine.
 """
 import importlib.util
+import json
 import shutil
 import sys
 from dataclasses import replace
@@ -171,3 +172,70 @@ def test_serving_measures_each_load(bench, tmp_path):
     assert (rows[rows.index.str.endswith('errors')] == 0).all()
     assert rows['sample: service, /recommend, 2 clients'] > 0 and rows['sample: service, memory of the service before'] > 50
     assert rows['sample: service, /recommend, 1 client, after that'] > 0
+
+
+# --- One device
+
+def test_device_job_measures_rate_share_and_time(bench, setting):
+    data = bench.load(setting.path)
+    rows = {row['work'].removeprefix('device, '): row for row in bench.device_job(setting, data, size=512, goal=9., every=1)}
+    rate, share = rows['training, default, batch 512, float32'], rows['training, default, batch 512, float32: share of the peak in float32']
+    assert (rate['unit'], share['unit']) == ('examples/s', '%') and rate['value'] > 0 and 0 < share['value'] < 100
+    assert rows['training time to MAE 9.0 on validation by random-windows']['value'] > 0 and rows['peak, product of matrices in float32']['value'] > 0
+
+def test_operations_are_those_of_the_products(bench):
+    layer = torch.nn.Linear(3, 5)
+    assert bench.operations(layer, lambda found, label: found.sum(), dict(input=torch.ones(7, 3)), None) == 2 * 7 * 3 * 5 * 2  # forward, and the weight's gradient
+
+def test_a_device_that_is_not_there_is_refused(bench):
+    with pytest.raises(SystemExit, match="error: device 'nowhere' cannot be used here"): bench.main([*SMALL, '--device', 'nowhere'])
+
+def test_a_planned_pass_is_the_beginning_of_a_whole_one(bench, setting):
+    data = bench.load(setting.path)
+    make = lambda: bench.PackedBatches(bench.Chunks(data, np.arange(len(data)), 32, 9), 512, shuffle=True)
+    planned, whole = bench.Planned(make(), 1000), [label for _, label in make()]
+    assert len(planned) == 2 and planned.labels == sum(map(len, whole[:2]))
+    assert all(label.equal(other) for (_, label), other in zip(planned, whole))
+
+
+# --- Other libraries, and what was tried
+
+def test_others_get_the_windows_and_the_sizes(bench, setting, tmp_path):
+    others, data = importlib.import_module('others'), bench.load(setting.path)
+    windows = bench.some_windows(data, np.arange(len(data)), 10, 64)
+    others.write_windows(tmp_path, windows, data, 1, 32)
+    inputs, label = windows[torch.arange(64)]
+    with np.load(tmp_path/'windows.npz') as found:
+        assert (found['item'] == inputs['item'].numpy()).all() and (found['click'] == (label >= 4).numpy()).all()
+        assert (found['age_group'] == inputs['user_features'][:, list(data.user_features).index('age_group')].numpy()).all()
+    said = json.loads((tmp_path/'setting.json').read_text())
+    assert said['rows']['item'] == len(data.items) > inputs['item'].max() and said['features'] == list(data.user_features)
+
+def test_ours_has_the_layers_of_the_others(bench, setting):
+    others, data = importlib.import_module('others'), bench.load(setting.path)
+    windows = bench.some_windows(data, np.arange(len(data)), 10, 64)
+    ours = others.same_sizes(data, windows, 256, False, 32)
+    block = ours.model.encoder.blocks[0]
+    assert len(ours.model.encoder.blocks) == 2 and block.network[0].out_features == 256 and block.attention.heads == 4 and len(ours.answer()) == 64
+    assert len(others.packed(data, np.arange(500), 10, 128).answer()) == 500
+
+def test_a_library_that_is_not_installed_is_named(bench, tmp_path, capsys):
+    others = importlib.import_module('others')
+    np.savez(tmp_path/'windows.npz', user=np.ones(1))
+    (tmp_path/'setting.json').write_text('{}')
+    with pytest.raises(others.BSTError, match="deepctr ended with: ModuleNotFoundError: No module named 'tensorflow'"): others.Worker(sys.executable, 'deepctr', tmp_path)
+    for arguments, part in ([], 'no library to compare with'), (['--deepctr', 'nowhere/python'], '--deepctr: nowhere/python is no Python'):
+        with pytest.raises(SystemExit): others.main(arguments)
+        assert part in capsys.readouterr().err
+
+def test_speed_compares_each_trial_with_what_is(bench, tmp_path, capsys):
+    speed, out = importlib.import_module('speed'), tmp_path/'speed.csv'
+    for only in 'profile', 'float32 products': speed.main(['--data', 'sample', '--quick', '--labels', '256', '--threads', '1', '--only', only, '--out', str(out)])
+    rows = pd.read_csv(out)
+    shares = rows[rows.unit == '%'].groupby('work').value.sum()
+    assert len(shares) == 2 and np.allclose(shares, 100, atol=.1)
+    trials = rows[rows.unit == 'labels/s'].set_index('variant')
+    assert trials.loc['float32 products in medium precision', 'baseline'] == speed.AS_IT_IS and trials.value.gt(0).all()
+    for arguments, part in (['--preload', 'jemalloc=nowhere.so'], "--preload jemalloc: there is no file 'nowhere.so'"), (['--labels', '0'], '--labels is 0'):
+        with pytest.raises(SystemExit): speed.main(arguments)
+        assert part in capsys.readouterr().err

@@ -18,6 +18,7 @@ OTHERS = {'significance': ['dataset', 'protocol', 'measure', 'baseline', 'ours',
           'ranking': ['dataset', 'protocol', 'model', 'setting', 'seed', 'part', 'hit_rate', 'ndcg', 'mrr', 'hit_rate_100', 'targets', 'train_seconds'],
           'tried': ['dataset', 'protocol', 'every', 'tried', 'part', 'mae_median', 'rmse', 'log_loss', 'train_loss', 'train_seconds'],
           'kill_resume': ['data', 'epochs', 'kill', 'signal', 'seconds', 'exit', 'begun', 'saved', 'equal'],
+          'speed': ['work', 'variant', 'value', 'unit', 'ratio', 'baseline'],
           'learning_speed': ['dataset', 'protocol', 'model', 'epochs', 'seed', 'part', 'step', 'labels', 'seconds', 'mae_median']}
 KEY = ['dataset', 'protocol', 'model', 'sequence_length', 'step', 'seed', 'part', 'n_factors', 'n_epochs', 'lr_all', 'reg_all']
 FILES = sorted((ROOT/'results').glob('*.csv'))
