@@ -296,14 +296,23 @@ def synchronize(device):
     "Wait until an accelerator has done what it was given"
     if str(device) != 'cpu': getattr(torch, torch.device(device).type).synchronize()
 
-def packed_pass(batches, model, size, device='cpu', precision='no', **changes):
+class Bf16(torch.nn.Module):
+    "A model whose products are of 16-bit floats (autocast); its answers are float32"
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.config = model, model.config
+
+    def forward(self, **inputs):
+        with torch.autocast(inputs['item'].device.type, torch.bfloat16): return self.model(**inputs).float()
+
+def packed_pass(batches, model, size, device='cpu', **changes):
     "Labels per second of a training pass of ours"
     config = TrainingConfig(**{**training_settings('default', 10**6), 'batch_size': size, 'schedule': 'constant', **changes})
-    accelerator, optimizer = Accelerator(cpu=str(device) == 'cpu', mixed_precision=precision), make_optimizer(model, config)
-    model, optimizer, schedule = accelerator.prepare(model, optimizer, make_schedule(optimizer, config, 1))
+    accelerator, optimizer = Accelerator(cpu=str(device) == 'cpu'), make_optimizer(model, config)
+    loss, schedule = build_loss(model.config), make_schedule(optimizer, config, 1)
     synchronize(device)
     start = time.perf_counter()
-    train_epoch(model, batches, build_loss(accelerator.unwrap_model(model).config), optimizer, schedule, accelerator, config.clip)
+    train_epoch(model, batches, loss, optimizer, schedule, accelerator, config.clip)
     synchronize(device)
     return batches.labels / (time.perf_counter() - start)
 
@@ -436,10 +445,12 @@ def device_job(setting, data, size=4096, goal=.6487, every=100):
     model = build_model(data, 'default').to(device)
     inputs, label = next(iter(batches))
     step, peak = operations(model, build_loss(c), inputs, label) / len(label), measured_peak(device, torch.float32)
-    for precision in ('no',) if device == 'cpu' else ('no', 'bf16'):
-        named = f'device, training, default, batch {size}, ' + ('float32' if precision == 'no' else precision)
-        packed_pass(batches, build_model(data, 'default').to(device), size, device, precision)                     # warm
-        rates = [packed_pass(batches, build_model(data, 'default').to(device), size, device, precision) for _ in range(setting.repeat)]
+    ways = {'float32': lambda model: model} | ({'bf16': Bf16} if device != 'cpu' else {})
+    for precision, way in ways.items():
+        named = f'device, training, default, batch {size}, {precision}'
+        measure = lambda: packed_pass(batches, way(build_model(data, 'default').to(device)), size, device)
+        measure()                                                                                                  # warm
+        rates = [measure() for _ in range(setting.repeat)]
         yield from table(named, 'examples/s', {OURS: rates})
         yield from table(f'{named}: share of the peak in float32', '%', {OURS: [100 * rate * step / peak for rate in rates]})
     yield from table('device, peak, product of matrices in float32', 'GFLOP/s', {'torch': [peak / 1e9]})

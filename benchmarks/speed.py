@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
-from run import COLUMNS, OURS, Planned, alternate, device_name, locate, merge, packed_pass, table
+from run import COLUMNS, Bf16, Planned, alternate, device_name, locate, merge, packed_pass, table
 from torch import nn
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
@@ -62,10 +62,10 @@ class ByTotalLength(PackedBatches):
 
 # --- Trials: each gives labels per second
 
-def train(ground, batches=None, change=lambda model: model, precision='no', **changes):
+def train(ground, batches=None, change=lambda model: model, **changes):
     "One pass, after a change of the model"
     seed_everything(0)
-    return packed_pass(batches or ground.batches(), change(build_model(ground.data, 'default')), BATCH, precision=precision, **changes)
+    return packed_pass(batches or ground.batches(), change(build_model(ground.data, 'default')), BATCH, **changes)
 
 @contextmanager
 def replaced(owner, name, value):
@@ -121,7 +121,7 @@ TRIALS = {
     'AdamW, many at a time (foreach)': partial(with_optimizer, foreach=True),
     'no limit on the gradient, to see its price': lambda g: train(g, clip=0.),
     'float32 products in medium precision': partial(with_precision, precision='medium'),
-    'bf16 (autocast)': lambda g: train(g, precision='bf16'),
+    'bf16 (autocast)': lambda g: train(g, change=Bf16),
     'torch.compile': compiled}
 SHAPES = {f'chunks of {chunk} that carry {carry}': (chunk, carry) for carry, chunks in ((9, (24, 32, 48, 64)), (128, (64, 256))) for chunk in chunks}
 SIZES = (256, 512, 2048, 4096)

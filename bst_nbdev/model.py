@@ -143,8 +143,9 @@ def _forward(self,
     padding_mask,  # True where padded (B, L)
 ):  # Expected rating on the data's scale, or logit of a click (B)
     "Answer for each row of a batch, as `Windows` gathers them"
-    x = self.encoder(self.sequence(item, rating, time_gap, padding_mask), padding_mask)   # (B, L, D)
-    pooled = x[:, -1] if self.config.pooling == 'target' else x.masked_fill(padding_mask[..., None], 0).flatten(1)
+    target_only = self.config.pooling == 'target'
+    x = self.encoder(self.sequence(item, rating, time_gap, padding_mask), padding_mask, target_only)   # (B, L, D), or (B, 1, D)
+    pooled = x[:, -1] if target_only else x.masked_fill(padding_mask[..., None], 0).flatten(1)
     profile = self.user(user, user_features)                                       # F+1 times (B, width)
     parts = [pooled, *profile]
     if self.config.crosses:

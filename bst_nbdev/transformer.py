@@ -75,9 +75,11 @@ def _split(self,
 def _attend(self,
     x: torch.Tensor,  # (B, L, D)
     padding_mask: torch.Tensor | None = None,  # True where padded (B, L)
-) -> torch.Tensor:  # (B, L, D)
+    last: bool = False,  # Only for the last place, which looks at all of them
+) -> torch.Tensor:  # (B, L, D), or (B, 1, D)
     "Attention of a sequence to itself"
     q, k, v = self.split(x)
+    if last: q = q[:, :, -1:]                                                       # (B, H, 1, d)
     mixed = attention(q, k, v, padding_mask, self.dropout if self.training else 0.)       # (B, H, L, d)
     return self.out(mixed.transpose(1, 2).flatten(2))                               # (B, L, H*d) -> (B, L, D)
 
@@ -125,11 +127,12 @@ class TransformerBlock(nn.Module):
     def forward(self,
         x: torch.Tensor,  # S: (B, L, D)
         padding_mask: torch.Tensor | None = None,  # True where padded (B, L)
-    ) -> torch.Tensor:  # F: (B, L, D)
-        if self.pre:
-            x = x + self.dropout(self.attention(self.norm1(x), padding_mask))
-            return x + self.dropout(self.network(self.norm2(x)))
-        x = self.norm1(x + self.dropout(self.attention(x, padding_mask)))
+        last: bool = False,  # Only for the last place, which looks at all of them
+    ) -> torch.Tensor:  # F: (B, L, D), or (B, 1, D)
+        mixed = self.dropout(self.attention(self.norm1(x) if self.pre else x, padding_mask, last))
+        x = (x[:, -1:] if last else x) + mixed
+        if self.pre: return x + self.dropout(self.network(self.norm2(x)))
+        x = self.norm1(x)
         return self.norm2(x + self.dropout(self.network(x)))
 
 # %% ../nbs/04_transformer.ipynb #e57f9940
@@ -148,6 +151,7 @@ class Encoder(nn.Module):
     def forward(self,
         x: torch.Tensor,  # (B, L, D)
         padding_mask: torch.Tensor | None = None,  # True where padded (B, L)
-    ) -> torch.Tensor:  # (B, L, D)
-        for block in self.blocks: x = block(x, padding_mask)
+        last: bool = False,  # Only for the last place, which looks at all of them
+    ) -> torch.Tensor:  # (B, L, D), or (B, 1, D)
+        for number, block in enumerate(self.blocks, 1): x = block(x, padding_mask, last and number == len(self.blocks))
         return self.norm(x)
