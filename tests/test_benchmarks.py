@@ -174,7 +174,6 @@ def test_serving_measures_each_load(bench, tmp_path):
     assert rows['sample: service, /recommend, 1 client, after that'] > 0
 
 
-<<<<<<< HEAD
 # --- The cost of a rating
 
 @pytest.fixture
@@ -237,8 +236,6 @@ def test_scale_measures_a_small_set(scale, tmp_path):
     rows = [row for job in ('prepare', 'start') for row in bench.fresh(job, data)]
     assert [name for name, *_ in rows] == ['prepare', 'prepare: memory', 'load', 'split', 'seen rows', 'batches', 'plan of an epoch', 'start: memory']
     assert all(value > 0 for _, value, _ in rows)
-=======
->>>>>>> 35201a77a089d47f82b659c9562d39bb76b2634b
 # --- One device
 
 def test_device_job_measures_rate_share_and_time(bench, setting):
