@@ -198,7 +198,7 @@ def _write(table, out):
 def _evaluate(
     run: str,  # A run's folder
     data: str | None = None,  # Where the run's data are now; where they were if not given
-    baselines: str | None = None,  # Separated by commas; global mean,user + item bias if not given (next: popularity). More with the extra "bench"
+    baselines: str | None = None,  # By commas; global mean,user + item bias if not given (next: popularity); extra "bench": more
     batch_size: int | None = None,  # Labels in a batch; what suits the model if not given
     device: str = 'auto',  # auto, cpu, cuda, …
     out: str | None = None,  # Also write the table to this CSV file
@@ -237,7 +237,8 @@ def _show_items(table):
     shown = table.assign(title=table.title.str.slice(0, 60)).drop(columns=[c for c in table if c.startswith('p(')])
     for name in {'chance'} & set(shown): shown[name] = shown[name].map('{:.2%}'.format)
     small = shown.get('effect', pd.Series([1.])).abs().max() < .05                        # chances of the next item are small
-    print(shown.to_string(index=False, float_format=('{:.4f}' if small else '{:.2f}').format) if len(shown) else 'nothing is left: loosen the filters')
+    form = ('{:.4f}' if small else '{:.2f}').format
+    print(shown.to_string(index=False, float_format=form) if len(shown) else 'nothing is left: loosen the filters')
 
 # %% ../nbs/11_cli.ipynb #454f6771
 def _recommend(

@@ -808,7 +808,7 @@ def _frame_users(users, columns):
 
 # %% ../nbs/01_data.ipynb #475e3c5f
 def from_frame(
-    ratings: pd.DataFrame,  # One line per rating: user, item, rating, timestamp (seconds since 1970, or dates, also as text such as 2024-01-31)
+    ratings: pd.DataFrame,  # One line per rating: user, item, rating, timestamp (seconds since 1970, or dates, as text too)
     users: pd.DataFrame | None = None,  # One line per user: the id, and categorical features
     items: pd.DataFrame | None = None,  # One line per item: the id, and any of title, genres ("a|b" or a list), year
     columns: dict[str, str] | None = None,  # Our names to theirs, such as {'user': 'customer', 'item': 'isbn'}

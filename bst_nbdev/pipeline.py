@@ -181,7 +181,8 @@ def judge(
     "The table of a model"
     if model.config.objective == 'next':
         return compare_ranking(interactions, split, {run_name: model}, ('popularity',) if baselines is None else baselines)
-    return compare(interactions, split, {run_name: (model, batches)}, ('global mean', 'user + item bias') if baselines is None else baselines)
+    simple = ('global mean', 'user + item bias')
+    return compare(interactions, split, {run_name: (model, batches)}, simple if baselines is None else baselines)
 
 # %% ../nbs/09_pipeline.ipynb #e5021a2a
 def train(
