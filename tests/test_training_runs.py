@@ -128,7 +128,7 @@ answers, labels = predict(model, batches['test'])
 group = processes()
 targets = batches['train'].chunks.targets if hasattr(batches['train'], 'chunks') else []
 found = dict(before=before, after=evaluate_model(model, batches['test']), history=history.drop(columns='seconds').to_dict('list'),
-             labels=labels.tolist(), answers=answers.tolist(), targets=len(targets), weight=model.state_dict()['item.id.weight'].tolist())
+             labels=labels.tolist(), answers=answers.tolist(), targets=len(targets), weights=[p.double().sum().item() for p in model.parameters()])
 Path(f'{out}-{group.process_index}').write_text(json.dumps(found))
 """
 
@@ -151,7 +151,7 @@ def test_two_processes_are_one_run(tiny, tmp_path, preset):
         np.testing.assert_allclose(one['answers'], alone['answers'], atol=2e-3)
         for when in 'before', 'after': assert one[when] == pytest.approx(alone[when], abs=1e-4)
         for name, values in alone['history'].items(): assert one['history'][name] == pytest.approx(values, abs=1e-4), name
-    assert both[0]['weight'] == both[1]['weight']
+    assert both[0]['weights'] == both[1]['weights']
 
 def test_two_processes_with_dropout(tiny, tmp_path):
     "Each process draws its own numbers, so the run is another one, as with another seed; an untrained model is judged alike."
