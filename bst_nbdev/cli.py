@@ -183,7 +183,7 @@ def bst_train(
     argv: list | None = None,  # Arguments; None for those of the process
 ) -> int:  # Exit code
     "The command `bst_train`"
-    warnings.filterwarnings('ignore', category=UserWarning, module='accelerate')
+    for kind in UserWarning, FutureWarning: warnings.filterwarnings('ignore', category=kind, module='accelerate')
     code = run_command(_train, 'bst_train', argv, _TRAIN_CHOICES)
     if code == 0 and torch.distributed.is_available() and torch.distributed.is_initialized(): torch.distributed.destroy_process_group()
     return code
