@@ -137,7 +137,7 @@ class Popularity:
         return np.broadcast_to(self.counts, (len(rows), len(self.counts))).copy()
 
 # %% ../nbs/08a_ranking.ipynb #08a00026
-EASE_REGULARIZATION = 500.  # best on validation: results/ranking.csv
+EASE_REGULARIZATION = 200.  # best on validation: results/ranking.csv
 
 class Ease:
     "EASE of Cornac, which ranks from everything that a user has rated"
