@@ -102,7 +102,7 @@ def restore(
     if then != now: return logger.warning(f"saved by {then} processes, and now there are {now}: random numbers differ from here on")
     total, training.so_far.count = own['loss'][number, 0].float().to(device), int(own['loss'][number, 1])
     training.so_far.total = total if training.so_far.count else 0.
-    set_random_state({name: value[number] for name, value in own.items() if name != 'loss'})
+    set_random_state({name: value[number].clone() for name, value in own.items() if name != 'loss'})
 
 # %% ../nbs/07a_checkpoints.ipynb #7d0a000e
 STATE_VERSION = 1

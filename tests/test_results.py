@@ -18,6 +18,7 @@ OTHERS = {'significance': ['dataset', 'protocol', 'measure', 'baseline', 'ours',
           'ranking': ['dataset', 'protocol', 'model', 'setting', 'seed', 'part', 'hit_rate', 'ndcg', 'mrr', 'hit_rate_100', 'targets', 'train_seconds'],
           'scale': ['ratings', 'work', 'value', 'unit'],
           'tried': ['dataset', 'protocol', 'every', 'tried', 'part', 'mae_median', 'rmse', 'log_loss', 'train_loss', 'train_seconds'],
+          'precision': ['dataset', 'protocol', 'model', 'variant', 'seed', 'epochs', 'validation_mae', 'test_mae', 'epoch_seconds', 'ratio'],
           'kill_resume': ['data', 'epochs', 'kill', 'signal', 'seconds', 'exit', 'begun', 'saved', 'equal'],
           'speed': ['work', 'variant', 'value', 'unit', 'ratio', 'baseline'],
           'learning_speed': ['dataset', 'protocol', 'model', 'epochs', 'seed', 'part', 'step', 'labels', 'seconds', 'mae_median']}

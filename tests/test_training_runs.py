@@ -24,7 +24,7 @@ from bst_nbdev.sequences import RatingTensors
 ROOT = Path(__file__).resolve().parent.parent
 ENV = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'BST_PROGRESS': '0', 'CUDA_VISIBLE_DEVICES': ''}
 TRAIN = [sys.executable, '-m', 'bst_nbdev.cli']
-TWO = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-port', '0']
+TWO = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']
 
 @pytest.fixture(scope='module')
 def tiny(tmp_path_factory):

@@ -1,0 +1,56 @@
+"""Trackers that start a service or a database; TensorBoard's test is in nbs/07b_tracking.ipynb. Each is read with the tracker's own tools."""
+import pytest
+import torch
+from torch import nn
+from torchmetrics import MeanAbsoluteError
+
+from bst_nbdev.core import show_progress
+from bst_nbdev.tracking import Tracking
+from bst_nbdev.training import TrainingConfig, fit
+
+class Toy(nn.Module):
+    "Not a BST"
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 1)
+    def forward(self, x): return self.layer(x).squeeze(-1)
+
+def tracked(name, folder):
+    "Two epochs, tracked"
+    before = show_progress(False)
+    batches = [(dict(x=torch.randn(8, 4)), torch.randn(8)) for _ in range(6)]
+    hook = Tracking(name, folder, dict(recipe=dict(data='toy')), every=2)
+    try: return fit(Toy(), batches, batches[:2], nn.functional.mse_loss, dict(mae=MeanAbsoluteError()), TrainingConfig(epochs=2), hooks=[hook])
+    finally: show_progress(before)
+
+def test_mlflow(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip('mlflow')
+    monkeypatch.delenv('MLFLOW_TRACKING_URI', raising=False)
+    history = tracked('mlflow', tmp_path/'toy')
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path/'mlflow.db'}")
+    [found] = client.search_runs([client.get_experiment_by_name('bst_nbdev').experiment_id])
+    assert found.info.status == 'FINISHED' and found.data.params['training.epochs'] == '2' and found.data.params['recipe.data'] == 'toy'
+    assert [point.value for point in client.get_metric_history(found.info.run_id, 'epoch/mae')] == pytest.approx(history.mae.tolist())
+    assert {'loss', 'learning_rate', 'labels_per_second'} <= set(found.data.metrics)
+
+def entries(data, block=2**15, head=7):
+    "Records of a log in LevelDB's format, as Weights & Biases writes it; what they hold is read by its own protocol"
+    at, parts = head, []
+    while at + head <= len(data):
+        if block - at % block < head: at += block - at % block
+        length, kind = int.from_bytes(data[at + 4:at + 6], 'little'), data[at + 6]
+        parts.append(data[at + head:at + head + length])
+        at += head + length
+        if kind in (1, 4): yield b''.join(parts)
+        if kind in (1, 4): parts = []
+
+def test_wandb_offline(tmp_path, monkeypatch):
+    wandb = pytest.importorskip('wandb')
+    for name in 'WANDB_MODE', 'WANDB_API_KEY': monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv('HOME', str(tmp_path))  # where a key might lie
+    tracked('wandb', tmp_path/'toy')
+    [file] = (tmp_path/'toy'/'wandb').glob('offline-run-*/*.wandb')
+    kinds = pytest.importorskip('wandb.proto.wandb_internal_pb2')
+    found = [kinds.Record.FromString(data) for data in entries(file.read_bytes())]
+    keys = {item.key or '/'.join(item.nested_key) for record in found for item in record.history.item}
+    assert {'epoch/mae', 'loss', 'learning_rate', 'labels_per_second'} <= keys and wandb.run is None
