@@ -60,7 +60,7 @@ def ease(data, split):
 def model(name, data, split, seed, epochs, runs, where):
     "A model, asked when the target came, and what comes next also right after the last rating"
     run = train(Recipe(where, protocol=PROTOCOL, epochs=epochs, seed=seed, **MODELS[name]), data, 'cpu', baselines=())
-    if runs: save_run(run, free_folder(run, runs))
+    if runs: save_run(run, free_folder(run.recipe, run.interactions, runs))
     facts = dict(epochs=len(run.history), best_epoch=run.best_epoch, train_seconds=run.seconds)
     pauses = {'': None, f'asked {PAUSE} s after the last rating': PAUSE} if run.model.config.objective == 'next' else {'': None}
     for setting, pause in pauses.items():
