@@ -245,7 +245,7 @@ def check_out(
 ) -> Path | None:  # The same
     "Before hours of work, make sure that the result can be put where it was asked for"
     if out is None: check_writable('runs')
-    elif (Path(out)/RUN_FILE).exists():
+    elif os.path.exists(Path(out)/RUN_FILE):
         raise BSTError(f"{out} is a run that is not finished: go on with bst_train --resume {out}, or choose another --out")
     elif os.path.lexists(out): raise BSTError(f"{out} exists already and is not overwritten: choose another --out, or remove it first")
     else: check_writable(out)
@@ -349,7 +349,8 @@ def begin_run(
 ) -> Path:  # The folder
     "Make a run's folder before the work"
     folder = Path(check_out(out) or free_folder(recipe, interactions))
-    about = dict(recipe=recipe.__dict__, data=about_data(interactions), options=options or {},
+    made = [str(path) for path in folder.parents if not path.exists()]                 # innermost first
+    about = dict(recipe=recipe.__dict__, data=about_data(interactions), options=options or {}, made=made,
                  versions=library_versions(), commit=source_commit())
     with atomic_path(folder) as scratch:
         scratch.mkdir()
@@ -362,8 +363,8 @@ def read_begun(
 ) -> dict | None:  # recipe (a `Recipe`), data, options; None if the run is finished
     "What a run was to be"
     folder = Path(folder)
-    if (folder/'config.json').exists():
-        if (folder/RUN_FILE).exists(): _tidy_run(folder)
+    if os.path.exists(folder/'config.json'):
+        if os.path.exists(folder/RUN_FILE): _tidy_run(folder)
         return None
     try:
         about = json.loads((folder/RUN_FILE).read_text())
@@ -405,7 +406,10 @@ def finish_run(
 def give_up(
     folder: str | Path,  # What `begin_run` made
 ) -> bool:  # Whether something was saved there that one can go on with
-    "After an error: remove a run's folder if nothing was saved in it"
+    "After an error: remove a run's folder, and those that were made for it, if nothing was saved in it"
     if any((Path(folder)/'checkpoints').glob('[0-9]*')): return True
+    made = json.loads((Path(folder)/RUN_FILE).read_text()).get('made', [])
     shutil.rmtree(folder, ignore_errors=True)
+    for path in map(Path, made):
+        if path.is_dir() and not any(path.iterdir()): path.rmdir()
     return False

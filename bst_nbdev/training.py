@@ -11,6 +11,7 @@ __all__ = ['OPTIMIZERS', 'SCHEDULES', 'PRECISIONS', 'LARGE_TABLE', 'PATIENCE', '
 # %% ../nbs/07_training.ipynb #6cef8683
 import json
 import math
+import os
 import time
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
@@ -438,7 +439,7 @@ def _read_blueprint(folder):
     path = folder/'config.json'
     try: blueprint = json.loads(path.read_text())
     except OSError as error:
-        if (folder/'run.json').exists():
+        if os.path.exists(folder/'run.json'):
             raise CheckpointError(f"{folder} is a run that is not finished: go on with bst_train --resume {folder}") from error
         raise CheckpointError(f"{folder} has no config.json: give the folder that a run has written") from error
     except ValueError as error: raise CheckpointError(f"{path} is damaged: train again") from error

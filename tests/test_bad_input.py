@@ -9,6 +9,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -430,12 +431,15 @@ def test_full_disk(command, limit):
                                     says='cannot write to')
 
 def test_stopped_by_hand(monkeypatch):
-    def stop(*args, **kwargs): raise KeyboardInterrupt
-    folder = write(ML1M)
-    for place in 'train', 'save_run':
+    "Whoever presses Ctrl-C is told how to go on, and can"
+    folder, run = write(ML1M), 'runs/there-default-temporal'
+    for place in 'train', 'finish_run':
         with monkeypatch.context() as patch:
-            patch.setattr(cli, place, stop)
-            assert 'stopped' in refused('bst_train', '--data', folder, *SHORT)
+            patch.setattr(cli, place, lambda *args, **kwargs: signal.raise_signal(signal.SIGINT))
+            code, err, warned = call('bst_train', '--data', folder, '--out', f'{run}-{place}', *SHORT)
+        assert (code, warned) == (130, []) and err == f'bst_train: stopped; go on with: bst_train --resume {run}-{place}\n'
+        assert call('bst_train', '--resume', f'{run}-{place}') == (0, '', [])
+        assert (Path(f'{run}-{place}')/'model.safetensors').is_file()
 
 
 # --- Saved runs
