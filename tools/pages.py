@@ -50,7 +50,7 @@ class Page:
     @property
     def number(self):
         "As in the notebook's name: `06a`, or nothing"
-        found = re.match(r'\d\w*(?=_)', PurePosixPath(self.source).name)
+        found = re.match(r'\d+[a-z]*(?=_)', PurePosixPath(self.source).name)
         return found[0] if found else ''
 
     @property
