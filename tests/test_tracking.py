@@ -49,6 +49,7 @@ def test_wandb_offline(tmp_path, monkeypatch):
     for name in 'WANDB_MODE', 'WANDB_API_KEY': monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv('HOME', str(tmp_path))  # where a key might lie
     tracked('wandb', tmp_path/'toy')
+    wandb.teardown()  # its service writes the end of the file when `finish` has returned already; a process waits for it when it exits
     [file] = (tmp_path/'toy'/'wandb').glob('offline-run-*/*.wandb')
     kinds = pytest.importorskip('wandb.proto.wandb_internal_pb2')
     found = [kinds.Record.FromString(data) for data in entries(file.read_bytes())]
