@@ -2,7 +2,8 @@
 
 Sets of several sizes are made by make_large.py (in a folder beside each other, kept for the next time), and for each of them is measured:
 preparing in memory and out of core, loading, splitting, cutting into batches, and training. Every measurement has a process of its own,
-whose peak of memory is part of the result. The two ways to prepare must give equal files, or nothing is written.
+whose peak of memory is part of the result. The process that prepares out of core is refused more than 1 GB for its data (RLIMIT_DATA, as
+by `ulimit -d`; on Linux). The two ways to prepare must give equal files, or nothing is written.
 
     python benchmarks/scale.py --folder some/large/disk
     python benchmarks/scale.py --quick              # small sets, seconds; shown, but not written unless --out is given
@@ -10,6 +11,7 @@ whose peak of memory is part of the result. The two ways to prepare must give eq
 import argparse
 import itertools
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -25,7 +27,7 @@ from bst_nbdev.core import BSTError, atomic_path, check_writable, file_digest, s
 
 COLUMNS = ['ratings', 'work', 'value', 'unit', 'device', 'commit']
 SIZES, QUICK = [10**6, 4 * 10**6, 16 * 10**6, RATINGS], [20_000, 40_000]
-MEMORY = '1GB'  # of the out-of-core route
+MEMORY, LIMIT = '1GB', 10**9  # of the out-of-core route: what it is told, and what its process may hold in data
 SCRIPT = Path(__file__).resolve()
 
 class Clock:
@@ -108,10 +110,12 @@ def work(a):
 
 # --- The command
 
-def fresh(job, data, *arguments):
-    "Rows of a job that was done in a new process"
+def limited(): resource.setrlimit(resource.RLIMIT_DATA, (LIMIT, LIMIT))
+
+def fresh(job, data, *arguments, before=None):
+    "Rows of a job that was done in a new process, in which `before` was called first"
     command = [sys.executable, str(SCRIPT), '--job', job, '--data', str(data), *map(str, arguments)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, preexec_fn=before)
     if done.returncode: raise SystemExit(f'{job} of {data} failed')
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -122,7 +126,8 @@ def measure(folder, ratings, a):
     data = folder/f'{ratings}'
     if not (data/'csv').exists(): make_large(data/'csv', ratings)
     yield from fresh('prepare', data)
-    yield from fresh('prepare out of core', data)
+    yield from fresh('prepare out of core', data, before=limited)
+    yield 'prepare out of core: limit', LIMIT / 10**6, 'MB'
     if not same_files(data/'prepared', data/'out_of_core'): raise SystemExit('nothing was written: the two ways to prepare differ')
     shutil.rmtree(data/'out_of_core')
     yield from fresh('start', data)

@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ENV = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'BST_PROGRESS': '0', 'CUDA_VISIBLE_DEVICES': ''}
 TRAIN = [sys.executable, '-m', 'bst_nbdev.cli']
 TWO = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']
+ACCELERATE = [sys.executable, '-m', 'accelerate.commands.launch', '--multi_gpu', '--num_processes', '2']  # `--cpu` would start one process
 
 @pytest.fixture(scope='module')
 def tiny(tmp_path_factory):
@@ -139,12 +140,13 @@ def trained_by(command, tiny, place, loud, preset='default'):
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads(path.read_text()) for path in sorted(place.glob('found-*'))]
 
-@pytest.mark.parametrize('preset', ['default', 'joint'])
-def test_two_processes_are_one_run(tiny, tmp_path, preset):
+@pytest.mark.parametrize('preset, data', [('default', 'sample'), ('joint', 'tiny')])
+def test_two_processes_are_one_run(tiny, tmp_path, preset, data):
     "Without dropout and hiding: the same answers of an untrained model, the same loss curve, the same metrics, the same weights."
     (tmp_path/'1').mkdir(), (tmp_path/'2').mkdir()
-    [alone] = trained_by([sys.executable], tiny, tmp_path/'1', 0, preset)
-    both = trained_by(TWO, tiny, tmp_path/'2', 0, preset)
+    data = ROOT/'data'/'sample' if data == 'sample' else tiny
+    [alone] = trained_by([sys.executable], data, tmp_path/'1', 0, preset)
+    both = trained_by(TWO, data, tmp_path/'2', 0, preset)
     assert len(both) == 2 and sum(one['targets'] for one in both) == alone['targets'] and all(one['targets'] <= .6 * alone['targets'] for one in both)
     for one in both:
         assert one['labels'] == alone['labels']
@@ -173,6 +175,12 @@ def test_the_command_in_two_processes(options, tmp_path):
     assert json.loads((folder/'metrics.json').read_text())['device'] == 'cpu, 2 processes'
     done = run(*options, '--preset', 'keras', '--out', tmp_path/'keras', command=two)
     assert done.returncode != 0 and 'batch norm needs the whole batch' in done.stderr and not (tmp_path/'keras').exists()
+
+def test_accelerate_launch(options, tmp_path):
+    "Accelerate's own launcher starts the command as torchrun does."
+    done = run('-m', 'bst_nbdev.cli', *options, '--out', tmp_path/'run', command=ACCELERATE)
+    assert done.returncode == 0 and done.stdout.count('saved to') == 1, done.stderr[-2000:]
+    assert json.loads((tmp_path/'run'/'metrics.json').read_text())['device'] == 'cpu, 2 processes'
 
 def test_mapped_arrays_are_not_copied(tiny, tmp_path):
     "Tensors on the CPU lie on the prepared folder's own pages, which processes share."
