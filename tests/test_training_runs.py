@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 from bst_nbdev.checkpoints import Checkpoints, load_state
-from bst_nbdev.core import file_digest
+from bst_nbdev.core import DataError, file_digest
 from bst_nbdev.data import load, save_prepared
 from bst_nbdev.sample import make_sample
 from bst_nbdev.sequences import RatingTensors
@@ -43,17 +44,17 @@ def whole(options, tmp_path_factory):
     assert done.returncode == 0, done.stderr
     return folder
 
-def run(*arguments, command=TRAIN, **kwargs):
-    return subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, env=ENV, **kwargs)
+def run(*arguments, command=TRAIN, env=None, **kwargs):
+    return subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, env=ENV | (env or {}), **kwargs)
 
-def interrupted(folder, options, number, states=3, command=TRAIN):
-    "A run that gets a signal once it has saved a few times: its exit code and what it says"
-    process = subprocess.Popen([*command, *options, '--out', str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENV)
+def interrupted(folder, options, number, states=3, command=TRAIN, env=None, whom=lambda process: process):
+    "A run of which a process gets a signal once it has saved a few times: its exit code and what it says"
+    process = subprocess.Popen([*command, *options, '--out', str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENV | (env or {}))
     seen, end = set(), time.monotonic() + 120
     while len(seen) < states and process.poll() is None and time.monotonic() < end:
         seen |= {path.name for path in Checkpoints(folder/'checkpoints').states()}
         time.sleep(.01)
-    process.send_signal(number)
+    whom(process).send_signal(number)
     errors = process.communicate()[1]
     return process.returncode, errors
 
@@ -99,6 +100,61 @@ def test_what_cannot_be_written_stops_with_one_line(options, whole, tmp_path):
     assert done.stderr.count('\n') == 1
     assert [path.name for path in Checkpoints(folder/'checkpoints').states()][-1] == before[-1]
     assert run('--resume', folder).returncode == 0 and same(folder, whole)
+
+def test_clock_and_locale(options, whole, tmp_path):
+    "Another time zone and language, a clock that was set back between two states: the same weights."
+    folder, abroad = tmp_path/'run', dict(TZ='Asia/Kathmandu', LC_ALL='tr_TR.UTF-8', LANG='tr_TR.UTF-8')
+    interrupted(folder, options, signal.SIGKILL, env=abroad)
+    states = Checkpoints(folder/'checkpoints').states()
+    for age, path in enumerate(sorted(states)):
+        for one in [path, *path.rglob('*')]: os.utime(one, (10**9 - 1000 * age,) * 2)  # the last one looks the oldest
+    done = run('--resume', folder, env=dict(TZ='America/St_Johns', LC_ALL='C', PYTHONUTF8='0', PYTHONCOERCECLOCALE='0'))
+    assert done.returncode == 0 and len(states) > 1 and same(folder, whole), done.stderr
+
+def read_only(folder, *arguments):
+    "The command, in a name space of its own where a file system of that folder's content can be read and not written"
+    script = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
+    return run(*arguments, command=['unshare', '--map-root-user', '--mount', 'sh', '-c', script, str(folder), *TRAIN])
+
+def test_a_read_only_file_system(tiny, options, tmp_path):
+    "Data are read from it; a run that should be written there ends with one line, and one that is there stays as it is."
+    if run(command=['unshare', '--map-root-user', '--mount', 'true']).returncode: pytest.skip('needs Linux and its name spaces')
+    place = tmp_path/'place'
+    save_prepared(load(tiny), place/'prepared')
+    interrupted(place/'run', options, signal.SIGKILL)
+    before = {path: path.stat().st_mtime_ns for path in place.rglob('*')}
+    done = read_only(place, '--data', place/'prepared', *options[2:], '--out', tmp_path/'elsewhere')
+    assert done.returncode == 0 and (tmp_path/'elsewhere'/'metrics.json').exists(), done.stderr
+    for wrong in ['--resume', place/'run'], [*options, '--out', place/'new']:
+        done = read_only(place, *wrong)
+        assert done.returncode == 1 and 'Read-only file system' in done.stderr and done.stderr.count('\n') == 1, done.stderr
+    assert {path: path.stat().st_mtime_ns for path in place.rglob('*')} == before
+
+REPLACE = """
+import itertools, sys
+from bst_nbdev.data import load, save_prepared
+both = [load(path) for path in sys.argv[2:]]
+for data in itertools.cycle(both):
+    save_prepared(data, sys.argv[1])
+    print('.', flush=True)
+"""
+
+def test_prepared_data_are_replaced_while_they_are_read(tiny, tmp_path):
+    "A reader gets the one or the other, whole, or is told in a line to try again; what it has does not change under it."
+    paths = [tiny, make_sample(tmp_path/'other', n_users=41, n_movies=150)]
+    sizes, seen = {len(load(path).rating) for path in paths}, []
+    (tmp_path/'replace.py').write_text(REPLACE)
+    with subprocess.Popen([sys.executable, tmp_path/'replace.py', tmp_path/'prepared', *paths], stdout=subprocess.PIPE, text=True, env=ENV) as writer:
+        writer.stdout.readline()
+        try:
+            end = time.monotonic() + 60
+            while len({len(rating) for _, rating, _ in seen}) < 2 or len(seen) < 20:
+                assert time.monotonic() < end, seen
+                try: data = load(tmp_path/'prepared')
+                except DataError as error: assert '\n' not in str(error)
+                else: seen.append((data, data.rating, data.rating.tobytes()))
+        finally: writer.kill()
+    for data, rating, content in seen: assert {len(rating), len(data.item), data.offsets[-1]} <= sizes and rating.tobytes() == content
 
 
 # --- Several processes
@@ -175,6 +231,14 @@ def test_the_command_in_two_processes(options, tmp_path):
     assert json.loads((folder/'metrics.json').read_text())['device'] == 'cpu, 2 processes'
     done = run(*options, '--preset', 'keras', '--out', tmp_path/'keras', command=two)
     assert done.returncode != 0 and 'batch norm needs the whole batch' in done.stderr and not (tmp_path/'keras').exists()
+
+def test_a_process_that_is_killed_ends_all(options, tmp_path):
+    "The launch ends with an error, nothing hangs, and what was saved can be gone on with."
+    folder = tmp_path/'run'
+    a_worker = lambda launcher: next(one for one in psutil.Process(launcher.pid).children() if 'bst_nbdev.cli' in one.cmdline())
+    code, _ = interrupted(folder, options, signal.SIGKILL, command=[*TWO, '-m', 'bst_nbdev.cli'], whom=a_worker)
+    assert code == 1 and [load_state(path) for path in Checkpoints(folder/'checkpoints').states()]
+    assert run('--resume', folder, command=[*TWO, '-m', 'bst_nbdev.cli']).returncode == 0
 
 def test_accelerate_launch(options, tmp_path):
     "Accelerate's own launcher starts the command as torchrun does."
