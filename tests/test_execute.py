@@ -19,6 +19,7 @@ def test_times_and_made_up_names_do_not_count():
             ('at 2026-01-01 10:00:00', 'at 2027-01-01 11:11:11'), ('<f at 0x7f00aabbcc>', '<f at 0x7faabbccdd>')]
     for old, new in same: assert execute.outputs(cell('a', stream(old))) == execute.outputs(cell('a', stream(new)))
     assert execute.outputs(cell('a', stream('a\n'), stream('b\n'))) == execute.outputs(cell('a', stream('a\nb\n')))
+    assert execute.outputs(cell('a', stream('a\n\n'), stream('b'), stream('c\n'))) == execute.outputs(cell('a', stream('a\n\nbc\n')))
     for old, new in [('0.6812', '0.6813'), ('3 users', '4 users'), ('a', '')]:
         assert execute.outputs(cell('a', result(old))) != execute.outputs(cell('a', result(new)))
 

@@ -63,7 +63,8 @@ def outputs(cell) -> str:
         data = output.get('data', {})
         if 'image/png' in data: shown += '[picture]\n'
         elif output['output_type'] == 'error': shown += f"{output['ename']}: {output['evalue']}\n"
-        else: shown += plain(data.get('text/markdown') or data.get('text/html') or data.get('text/plain') or output.get('text')).rstrip() + '\n'
+        elif output['output_type'] == 'stream': shown += plain(output['text'])
+        else: shown += plain(data.get('text/markdown') or data.get('text/html') or data.get('text/plain')).rstrip() + '\n'
     shown = re.sub(r'#T_\w+|\bT_\w{5}\w*|id="[^"]*"', '', shown)  # names that pandas makes up anew each time
     return re.sub(r'[ \t]+', ' ', TIME.sub('[time]', STAMP.sub('[stamp]', re.sub(r'\x1b\[[0-9;]*m', '', shown)))).strip()
 
