@@ -93,6 +93,7 @@ def _find(self: Vocabulary, wanted):
     position = np.minimum(np.searchsorted(self.ids, wanted), len(self.ids) - 1)
     return np.where(self.ids[position] == wanted, position + 1, UNKNOWN).astype(np.int32)
 
+# %% ../nbs/01_data.ipynb #85982d58
 @patch
 def encode(
     self: Vocabulary,
@@ -152,14 +153,16 @@ class Interactions:
 
     def __len__(self): return len(self.user)
 
-    @property
-    def num_users(self):
-        "Users in the vocabulary, without row 0"
-        return len(self.users) - 1
-    @property
-    def num_items(self):
-        "Items in the vocabulary, without row 0"
-        return len(self.items) - 1
+# %% ../nbs/01_data.ipynb #e803843f
+@patch(as_prop=True)
+def num_users(self: Interactions):  # Their number
+    "Users in the vocabulary, without row 0"
+    return len(self.users) - 1
+
+@patch(as_prop=True)
+def num_items(self: Interactions):  # Their number
+    "Items in the vocabulary, without row 0"
+    return len(self.items) - 1
 
 # %% ../nbs/01_data.ipynb #6c9905a6
 @patch
@@ -331,6 +334,7 @@ def _interactions(tables, users, items, scale, arrays):
     return Interactions(**arrays, users=users, items=items, user_features=features, **columns,
                         rating_values=tuple(float(v) for v in scale), name=tables.name, source=tables.source)
 
+# %% ../nbs/01_data.ipynb #fe0c5aec
 def _assemble(tables: Tables) -> Interactions:
     "Check the tables, and turn them into arrays sorted by user, time and file order"
     if not len(tables.ratings): raise DataError(f"{tables.place('ratings', -1)} is empty: it must hold at least one rating")
@@ -348,7 +352,6 @@ def _scale_of(rating):
     "The distinct values if they are few, else the lowest and the highest"
     values = np.unique(rating)
     return values if len(values) <= 20 else values[[0, -1]]
-
 
 # %% ../nbs/01_data.ipynb #8bb4fddd
 WHOLE_STARS = (1., 2., 3., 4., 5.)
@@ -389,6 +392,7 @@ class DataFiles:
 # %% ../nbs/01_data.ipynb #5e1f7a20
 READ_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, RuntimeError, OSError)  # of damaged files and archives
 
+# %% ../nbs/01_data.ipynb #0fa70ab6
 class _Stream(io.RawIOBase):
     "A file of a `DataFiles` from front to back, which counts a byte on the way"
     def __init__(self, files, name, counted):
@@ -513,6 +517,7 @@ def _lines_of(files, name):
         for n, line in enumerate(file, 1):
             if (text := _text(line)).strip(): yield n, text.rstrip('\r\n')
 
+# %% ../nbs/01_data.ipynb #9c99e905
 def _number(text, kind, place, column):
     "`text` as an int or a float, or a `DataError` that says what stands there instead"
     try: number = kind(text)
@@ -582,8 +587,6 @@ def _read_ratings(files, layout):
     return pd.DataFrame({name: column[:rows] for name, column in columns.items()}, copy=False)
 
 # %% ../nbs/01_data.ipynb #812ec172
-AGE_GROUPS = (1, 18, 25, 35, 45, 50, 56)  # youngest age of each age group of ML-1M
-
 def _fields(files, name, separator, at_least):
     "Line number and fields of each line of a side file"
     rows = [(n, line.split(separator)) for n, line in _lines(files.read(name))]
@@ -598,6 +601,9 @@ def _whole_column(files, name, rows, position, column):
     try: return np.array([f[position] for _, f in rows]).astype(np.int64)
     except (ValueError, OverflowError):
         return np.array([_number(f[position], int, lambda: f"{files.where(name)}, line {n}", column) for n, f in rows], dtype=np.int64)
+
+# %% ../nbs/01_data.ipynb #57286f19
+AGE_GROUPS = (1, 18, 25, 35, 45, 50, 56)  # youngest age of each age group of ML-1M
 
 def _read_users(files, layout):
     "Users with sex, age group and occupation, or None if the layout has no such file"
@@ -762,6 +768,7 @@ def _numbers_of(table, frame, column):
             'correct or remove the row')
     return values
 
+# %% ../nbs/01_data.ipynb #2a674ef6
 def _seconds_of(frame):
     "Timestamps as whole seconds since 1970, from numbers, dates, or dates as text (ISO 8601)"
     column = frame['timestamp']
@@ -935,6 +942,7 @@ def _read_json(path, what):
     if found != FORMAT_VERSION: raise DataError(f"{path} has format {found}, but this version reads format {FORMAT_VERSION}: make it again")
     return meta
 
+# %% ../nbs/01_data.ipynb #bcf41db4
 def _read_table(path, columns, count):
     "Columns of a CSV file as lists of text; the file must have `count` lines below its header"
     try: table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding='utf-8')
@@ -1007,6 +1015,7 @@ def _prepared_folder(folder):
         scratch.mkdir()
         yield scratch
 
+# %% ../nbs/01_data.ipynb #d595dfef
 def _fill_prepared(data, scratch, arrays=ARRAYS):
     "Write vocabularies, those `arrays` that are not there yet, and last `metadata.json`"
     save_vocabularies(data, scratch)
@@ -1021,7 +1030,6 @@ def save_prepared(
     "Write arrays, vocabularies and `metadata.json`; the folder appears whole or not at all"
     with _prepared_folder(folder) as scratch: _fill_prepared(data, scratch)
     return Path(folder)
-
 
 # %% ../nbs/01_data.ipynb #e98a0b37
 def _metadata(data):
