@@ -80,6 +80,7 @@ def _database(folder, memory):
         what = str(error).splitlines()[0]
         raise BSTError(f"DuckDB cannot sort the ratings ({what}): give more --memory, or write to a disk with more room") from error
 
+# %% ../nbs/01a_out_of_core.ipynb #b517a56e
 def _fill(connection, files, layout, tables, users, items):
     "Put all ratings into the database, if they obey the rules, and return the vocabulary of the users"
     rules = _number_rules(tables.rating_values)
@@ -135,6 +136,7 @@ def _pieces(connection):
     ordered = connection.execute('SELECT user_id AS "user", item, rating, time AS timestamp FROM ratings ORDER BY user_id, time, line')
     while len(piece := ordered.fetch_df_chunk(VECTORS)): yield {name: piece[name].to_numpy() for name in TYPES}
 
+# %% ../nbs/01a_out_of_core.ipynb #94648175
 def _write_sorted(connection, folder, users, items, place):
     "Write the arrays of the ratings in order, and return the offsets"
     rows = connection.execute('SELECT count(*) FROM ratings').fetchone()[0]
