@@ -288,11 +288,6 @@ class Batches:
         self.epoch, self.skip = self.epoch + 1, 0
         for positions in order.split(self._sizes())[skip:]: yield self.windows.part(positions)
 
-    def places(self):  # Numbers, or None
-        "Where this process's labels stand among those of a pass in order (int64); None if it has all of them"
-        windows, t = self.windows, self.windows.tensors
-        return None if t.users is None else np.flatnonzero((windows.rows >= t.first) & (windows.rows < t.last))
-
 # %% ../nbs/02_sequences.ipynb #cb9601b4
 def _sizes(self):
     "Windows in each batch; a last training batch of one joins the one before, for batch norm cannot learn from one"
@@ -301,6 +296,14 @@ def _sizes(self):
     return [self.batch_size] * whole + [rest] * bool(rest)
 
 Batches._sizes = _sizes
+
+# %% ../nbs/02_sequences.ipynb #babd07fb
+def _places(self):  # Numbers, or None
+    "Where this process's labels stand among those of a pass in order (int64); None if it has all of them"
+    windows, t = self.windows, self.windows.tensors
+    return None if t.users is None else np.flatnonzero((windows.rows >= t.first) & (windows.rows < t.last))
+
+Batches.places = _places
 
 # %% ../nbs/02_sequences.ipynb #6b697aa6
 def make_batches(
