@@ -53,22 +53,30 @@ class Chunks:
     ):
         self.chunk, self.carry = check_at_least('chunk', chunk), check_at_least('carry', carry)
         self.side = check_choice('context', side, SIDES)
-        self.tensors = t = tensors or RatingTensors(interactions, device)
-        self.rows, begin = np.asarray(targets, np.int64), _history_starts(interactions, context)
-        self.user, at = interactions.user[targets], self.rows if context is None else np.searchsorted(context, targets)
-        places = (at - begin[self.user]).astype(np.int32)                               # ratings of history before each target
-        places *= 2
-        places += 1 if context is None else context[np.minimum(at, len(context) - 1)] == targets
-        # on the device is only what belongs to the users of `tensors`, and positions count from there
-        history = (t.first, t.last) if context is None else np.searchsorted(context, (t.first, t.last))
-        own = slice(*np.searchsorted(self.rows, (t.first, t.last)))
-        self.skipped, self.begin, self.places = own.start, begin - history[0], places
-        tensor = lambda rows: _as_tensor(rows - t.first if t.first else rows, t.device)
-        self.targets, self.place = tensor(self.rows[own]), _as_tensor(places[own], t.device)
-        self.context = None if context is None else tensor(context[slice(*history)])
+        self.tensors = tensors or RatingTensors(interactions, device)
+        self.rows = np.asarray(targets, np.int64)
+        self._locate(interactions, targets, context)
         self.cut()
 
     def __len__(self): return len(self.start)
+
+# %% ../nbs/02a_packing.ipynb #e4dbc1d8
+def _locate(self, interactions, targets, context):
+    "Place the targets in the histories of their users, and put on the device what belongs there"
+    t, begin = self.tensors, _history_starts(interactions, context)
+    self.user, at = interactions.user[targets], self.rows if context is None else np.searchsorted(context, targets)
+    places = (at - begin[self.user]).astype(np.int32)                               # ratings of history before each target
+    places *= 2
+    places += 1 if context is None else context[np.minimum(at, len(context) - 1)] == targets
+    # on the device is only what belongs to the users of `tensors`, and positions count from there
+    history = (t.first, t.last) if context is None else np.searchsorted(context, (t.first, t.last))
+    own = slice(*np.searchsorted(self.rows, (t.first, t.last)))
+    self.skipped, self.begin, self.places = own.start, begin - history[0], places
+    tensor = lambda rows: _as_tensor(rows - t.first if t.first else rows, t.device)
+    self.targets, self.place = tensor(self.rows[own]), _as_tensor(places[own], t.device)
+    self.context = None if context is None else tensor(context[slice(*history)])
+
+Chunks._locate = _locate
 
 # %% ../nbs/02a_packing.ipynb #786fc267
 def _cut(self,
@@ -166,29 +174,35 @@ class PackedBatches:
 
     def __len__(self): return self.parts
 
-    def weights(self) -> np.ndarray:  # float [number of chunks]
-        "Share of a batch that each chunk takes"
-        tokens = self.chunks.labels + self.chunks.history
-        return np.maximum(self.chunks.labels, tokens / self.most_tokens) / self.batch_size
-
-    def plan(self,
-        epoch: int = 0,  # Number of the pass
-    ) -> list[np.ndarray]:  # Chunk numbers of each batch
-        "Cut the chunks for a pass, and say which of them go together"
-        lengths = np.stack([self.chunks.history, self.chunks.labels]).astype(float)
-        if self.shuffle:
-            generator = np.random.default_rng([self.seed, epoch])
-            self.chunks.cut(generator.integers(0, self.chunks.chunk, int(self.chunks.user.max()) + 1))
-            lengths = np.stack([self.chunks.history, self.chunks.labels])
-            lengths = lengths * np.exp(.03 * generator.standard_normal(lengths.shape))
-        order = side_by_side(*lengths, self.weights(), self.parts)
-        batches = [order[part] for part in balanced(self.weights()[order], self.parts)]
-        return [batches[i] for i in generator.permutation(len(batches))] if self.shuffle else batches
-
     def __iter__(self):
         plan = self.plan(self.epoch)[self.skip:]
         self.epoch, self.skip = self.epoch + 1, 0
         for numbers in plan: yield self.chunks.part(numbers)
+
+# %% ../nbs/02a_packing.ipynb #44da7e00
+def _weights(self) -> np.ndarray:  # float [number of chunks]
+    "Share of a batch that each chunk takes"
+    tokens = self.chunks.labels + self.chunks.history
+    return np.maximum(self.chunks.labels, tokens / self.most_tokens) / self.batch_size
+
+PackedBatches.weights = _weights
+
+# %% ../nbs/02a_packing.ipynb #bac0fabd
+def _plan(self,
+    epoch: int = 0,  # Number of the pass
+) -> list[np.ndarray]:  # Chunk numbers of each batch
+    "Cut the chunks for a pass, and say which of them go together"
+    lengths = np.stack([self.chunks.history, self.chunks.labels]).astype(float)
+    if self.shuffle:
+        generator = np.random.default_rng([self.seed, epoch])
+        self.chunks.cut(generator.integers(0, self.chunks.chunk, int(self.chunks.user.max()) + 1))
+        lengths = np.stack([self.chunks.history, self.chunks.labels])
+        lengths = lengths * np.exp(.03 * generator.standard_normal(lengths.shape))
+    order = side_by_side(*lengths, self.weights(), self.parts)
+    batches = [order[part] for part in balanced(self.weights()[order], self.parts)]
+    return [batches[i] for i in generator.permutation(len(batches))] if self.shuffle else batches
+
+PackedBatches.plan = _plan
 
 # %% ../nbs/02a_packing.ipynb #7cbdf06b
 def _rows(self) -> np.ndarray:  # Row numbers of the targets, in the order of the labels of a pass that is not shuffled (int64)
