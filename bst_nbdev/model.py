@@ -108,6 +108,7 @@ class BST(nn.Module):
         self.user_bias = IdEmbedding(c.users, 1, std=.001) if c.biases else None
         self.item_bias = IdEmbedding(c.items, 1, std=.001) if c.biases else None
 
+# %% ../nbs/06_model.ipynb #0bfa5812
 def _mlp_inputs(c, width, user_widths):
     "Size of the vector that the MLP sees"
     pooled = width * (c.sequence_length if c.pooling == 'flatten' else 1)
