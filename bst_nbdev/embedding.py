@@ -119,17 +119,21 @@ class UserEmbedding(nn.Module):
                                       for r, w, number in zip(feature_rows, feature_widths, as_number))
         self.widths = [width] * bool(rows) + [1 if number else w for w, number in zip(feature_widths, as_number)]
 
-    def forward(self,
-        user: torch.Tensor,  # Rows of the users (B)
-        user_features: torch.Tensor,  # Rows of their features (B, F)
-    ) -> list[torch.Tensor]:  # One (B, width) for the id and for each feature, as `widths` says
-        ids = [] if self.id is None else [self.id(user)]
-        return ids + [feature(user_features[:, i]) for i, feature in enumerate(self.features)]
-
 # %% ../nbs/03_embedding.ipynb #57032e40
 class _BinaryNumber(nn.Module):
     "Rows 1 and 2 as the numbers 0 and 1, row 0 (unknown) as one half"
     def forward(self, rows): return torch.where(rows == UNKNOWN, .5, rows - 1.)[:, None]
+
+# %% ../nbs/03_embedding.ipynb #bcf81df8
+def _user_forward(self,
+    user: torch.Tensor,  # Rows of the users (B)
+    user_features: torch.Tensor,  # Rows of their features (B, F)
+) -> list[torch.Tensor]:  # One (B, width) for the id and for each feature, as `widths` says
+    "Vectors of users, part by part"
+    ids = [] if self.id is None else [self.id(user)]
+    return ids + [feature(user_features[:, i]) for i, feature in enumerate(self.features)]
+
+UserEmbedding.forward = _user_forward
 
 # %% ../nbs/03_embedding.ipynb #98cee200
 class LearnedPosition(nn.Module):

@@ -124,16 +124,20 @@ class TransformerBlock(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self,
-        x: torch.Tensor,  # S: (B, L, D)
-        padding_mask: torch.Tensor | None = None,  # True where padded (B, L)
-        last: bool = False,  # Only for the last place, which looks at all of them
-    ) -> torch.Tensor:  # F: (B, L, D), or (B, 1, D)
-        mixed = self.dropout(self.attention(self.norm1(x) if self.pre else x, padding_mask, last))
-        x = (x[:, -1:] if last else x) + mixed
-        if self.pre: return x + self.dropout(self.network(self.norm2(x)))
-        x = self.norm1(x)
-        return self.norm2(x + self.dropout(self.network(x)))
+# %% ../nbs/04_transformer.ipynb #ce344997
+def _block_forward(self,
+    x: torch.Tensor,  # S: (B, L, D)
+    padding_mask: torch.Tensor | None = None,  # True where padded (B, L)
+    last: bool = False,  # Only for the last place, which looks at all of them
+) -> torch.Tensor:  # F: (B, L, D), or (B, 1, D)
+    "Vectors of all places, or of the last one, after attention and network"
+    mixed = self.dropout(self.attention(self.norm1(x) if self.pre else x, padding_mask, last))
+    x = (x[:, -1:] if last else x) + mixed
+    if self.pre: return x + self.dropout(self.network(self.norm2(x)))
+    x = self.norm1(x)
+    return self.norm2(x + self.dropout(self.network(x)))
+
+TransformerBlock.forward = _block_forward
 
 # %% ../nbs/04_transformer.ipynb #e57f9940
 class Encoder(nn.Module):
