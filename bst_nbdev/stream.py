@@ -204,16 +204,23 @@ class StreamBST(nn.Module):
         self.pairs = PairBias(c.layers * c.heads, side=c.context, slopes=tuple(slopes.tolist()))
         self.blocks = nn.ModuleList(StreamBlock(c.width, c.heads, c.hidden, c.dropout) for _ in range(c.layers))
         self.norm, self.embedding_dropout = nn.LayerNorm(c.width), QuickDropout(c.embedding_dropout)
-        values = torch.tensor(c.rating_values)
-        self.out = nn.Linear(c.width, dict(rating=len(values), click=1, next=c.width)[c.objective])
-        nn.init.normal_(self.out.weight, std=.02)
-        self.item_bias = IdEmbedding(c.items, 1, std=.001)
-        if c.objective != 'next': self.user_bias = IdEmbedding(c.users, 1, std=.001)
-        if c.factors:
-            self.user_factors, self.item_factors = (IdEmbedding(rows, c.factors) for rows in (c.users, c.items))
-            if c.objective != 'next': self.factor_out = nn.Linear(c.factors, len(self.out.bias), bias=False)
-        self.middle, self.star = values.mean().item(), (values[-1] - values[0]).item() / 4
-        self.register_buffer('lever', (values - self.middle) / self.star if c.objective == 'rating' else torch.ones(1))   # (K,)
+        self._make_head()
+
+# %% ../nbs/06a_stream.ipynb #b54448e3
+def _make_head(self):
+    "The layers and numbers that turn the last vectors into scores"
+    c, values = self.config, torch.tensor(self.config.rating_values)
+    self.out = nn.Linear(c.width, dict(rating=len(values), click=1, next=c.width)[c.objective])
+    nn.init.normal_(self.out.weight, std=.02)
+    self.item_bias = IdEmbedding(c.items, 1, std=.001)
+    if c.objective != 'next': self.user_bias = IdEmbedding(c.users, 1, std=.001)
+    if c.factors:
+        self.user_factors, self.item_factors = (IdEmbedding(rows, c.factors) for rows in (c.users, c.items))
+        if c.objective != 'next': self.factor_out = nn.Linear(c.factors, len(self.out.bias), bias=False)
+    self.middle, self.star = values.mean().item(), (values[-1] - values[0]).item() / 4
+    self.register_buffer('lever', (values - self.middle) / self.star if c.objective == 'rating' else torch.ones(1))   # (K,)
+
+StreamBST._make_head = _make_head
 
 # %% ../nbs/06a_stream.ipynb #9acdbed7
 def _tokens(self, user, item, rating, padding_mask):
@@ -247,6 +254,14 @@ class Memory:
     time: torch.Tensor  # Their seconds (B, S)
     padding_mask: torch.Tensor  # True where padded (B, S)
 
+# %% ../nbs/06a_stream.ipynb #24f3e7d3
+def _inner_bias(self, place, time, padding_mask):
+    "What attention adds where a history looks at itself, for each layer but the last (H, B, 1+S, 1+S)"
+    sees = visible(place, padding_mask, place + 1)                                                             # itself too
+    slots = F.pad(self.pairs.slots(sees, (place, place), (time, time)), (0, 0, 1, 0))                          # (B, 1+S, 1+S)
+    slots[:, 0, 0] = 1                                                                                         # the user sees the user
+    return self.pairs(slots, len(self.blocks) - 1, self.config.heads)
+
 # %% ../nbs/06a_stream.ipynb #d516f632
 def _encode(self,
     user,  # Rows of the users (B)
@@ -262,11 +277,7 @@ def _encode(self,
     person = sum(self.user(user, user_features))                                                                   # (B, D)
     x = torch.cat([person[:, None], self.tokens(user, item, rating, padding_mask)], 1)                             # (B, 1+S, D)
     x, inner, keys = self.embedding_dropout(x), self.blocks[:-1], []
-    if inner and self.config.context == 'past':
-        sees = visible(place, padding_mask, place + 1)                                                             # itself too
-        slots = F.pad(self.pairs.slots(sees, (place, place), (time, time)), (0, 0, 1, 0))                          # (B, 1+S, 1+S)
-        slots[:, 0, 0] = 1                                                                                         # the user sees the user
-        bias = self.pairs(slots, len(inner), self.config.heads)
+    if inner and self.config.context == 'past': bias = _inner_bias(self, place, time, padding_mask)
     for i, block in enumerate(inner):
         keys.append(block.keys(x))
         x = block(x, keys[-1], bias[i]) if self.config.context == 'past' else block.feed(x)
@@ -318,6 +329,9 @@ def _query(self,
     if not self.config.factors: return wanted
     return torch.cat([wanted, self.user_factors(memory.user)[:, None].expand(*wanted.shape[:2], -1)], -1)
 
+StreamBST.query = _query
+
+# %% ../nbs/06a_stream.ipynb #52381bec
 def _vectors(self,
     item,  # Rows of items (…)
 ) -> torch.Tensor:  # (…, D), or (…, D + factors)
@@ -331,7 +345,7 @@ def _compare(self,
     "How well each item fits its question"
     return (query * self.vectors(target_item)).sum(-1, keepdim=True) + self.item_bias(target_item)
 
-StreamBST.query, StreamBST.vectors, StreamBST.compare = _query, _vectors, _compare
+StreamBST.vectors, StreamBST.compare = _vectors, _compare
 
 # %% ../nbs/06a_stream.ipynb #9b432772
 def _compare_all(self,
@@ -383,6 +397,9 @@ def _set_catalogue(self,
     self.item.set_catalogue(genres, year)
     return self
 
+StreamBST.set_catalogue = _set_catalogue
+
+# %% ../nbs/06a_stream.ipynb #f7b0abeb
 def _set_training(self,
     users,  # Which user rows training shows (bool, U)
     items,  # Which item rows training shows (bool, M)
@@ -399,7 +416,7 @@ def _set_training(self,
     with torch.no_grad(): self.out.bias.copy_(start - (0 if self.config.objective == 'click' else start.logsumexp(0)))
     return self
 
-StreamBST.set_catalogue, StreamBST.set_training = _set_catalogue, _set_training
+StreamBST.set_training = _set_training
 
 # %% ../nbs/06a_stream.ipynb #ccee336b
 def rating_class(
