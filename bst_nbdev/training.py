@@ -42,6 +42,7 @@ SCHEDULES = ('constant', 'one-cycle')
 PRECISIONS = ('no', 'bf16', 'fp16')
 LARGE_TABLE = 100  # rows from which on an embedding table has a weight decay of its own
 
+# %% ../nbs/07_training.ipynb #7c0a0031
 @dataclass(frozen=True)
 class TrainingConfig(JSONConfig):
     "How to train: everything but the model and the data"
@@ -61,14 +62,17 @@ class TrainingConfig(JSONConfig):
     accumulation: int = 1  # Batches whose gradients make one step
     compile: bool = False  # Have the model compiled by `torch.compile` for training
 
-    def __post_init__(self):
-        check_choice('optimizer', self.optimizer, OPTIMIZERS)
-        check_choice('schedule', self.schedule, SCHEDULES)
-        check_choice('mixed_precision', self.mixed_precision, PRECISIONS)
-        for name in 'epochs', 'batch_size', 'patience', 'accumulation': check_at_least(name, getattr(self, name))
-        if not 0 <= self.beta2 < 1: raise ConfigError(f"beta2 {self.beta2} is no share: give 0 or more and less than 1")
-        if not 0 <= self.averaging <= 1: raise ConfigError(f"averaging {self.averaging} is no share: give 0 (none) to 1")
-        if not 0 < self.learning_rate < float('inf'): raise ConfigError(f"learning_rate is {self.learning_rate}: give a number above 0")
+    def __post_init__(self): _check_config(self)
+
+# %% ../nbs/07_training.ipynb #7c0a0033
+def _check_config(self):
+    check_choice('optimizer', self.optimizer, OPTIMIZERS)
+    check_choice('schedule', self.schedule, SCHEDULES)
+    check_choice('mixed_precision', self.mixed_precision, PRECISIONS)
+    for name in 'epochs', 'batch_size', 'patience', 'accumulation': check_at_least(name, getattr(self, name))
+    if not 0 <= self.beta2 < 1: raise ConfigError(f"beta2 {self.beta2} is no share: give 0 or more and less than 1")
+    if not 0 <= self.averaging <= 1: raise ConfigError(f"averaging {self.averaging} is no share: give 0 (none) to 1")
+    if not 0 < self.learning_rate < float('inf'): raise ConfigError(f"learning_rate is {self.learning_rate}: give a number above 0")
 
 # %% ../nbs/07_training.ipynb #2738de10
 def make_optimizer(
@@ -182,21 +186,24 @@ class Pass:
         self.recent.append(value)
         if self.step % LOOK == 1: self.check()
 
-    def check(self) -> None:
-        "Stop at the first loss that is not a number"
-        values, self.recent = torch.stack(self.recent) if self.recent else torch.zeros(0), []
-        for wrong in (~values.isfinite()).nonzero()[:1]:
-            raise BSTError(f"the loss became {values[wrong].item()} by step {self.step - len(values) + int(wrong) + 1}: "
-                           'lower --learning-rate, or look for extreme values in the data')
+# %% ../nbs/07_training.ipynb #7c0a0035
+def _check(self) -> None:
+    "Stop at the first loss that is not a number"
+    values, self.recent = torch.stack(self.recent) if self.recent else torch.zeros(0), []
+    for wrong in (~values.isfinite()).nonzero()[:1]:
+        raise BSTError(f"the loss became {values[wrong].item()} by step {self.step - len(values) + int(wrong) + 1}: "
+                       'lower --learning-rate, or look for extreme values in the data')
 
-    def mean(self,
-        accelerator: Accelerator,  # Knows the other processes
-    ) -> float:  # Mean loss over the labels of all processes
-        "The loss so far"
-        self.check()
-        if accelerator.num_processes == 1: return float(self.total) / self.count
-        total, count = accelerator.reduce(torch.tensor([self.total, self.count], dtype=torch.float32, device=accelerator.device))
-        return float(total) / float(count)
+def _mean(self,
+    accelerator: Accelerator,  # Knows the other processes
+) -> float:  # Mean loss over the labels of all processes
+    "The loss so far"
+    self.check()
+    if accelerator.num_processes == 1: return float(self.total) / self.count
+    total, count = accelerator.reduce(torch.tensor([self.total, self.count], dtype=torch.float32, device=accelerator.device))
+    return float(total) / float(count)
+
+Pass.check, Pass.mean = _check, _mean
 
 # %% ../nbs/07_training.ipynb #7c0a0004
 def train_epoch(
@@ -302,24 +309,25 @@ class Training:
         self.best, self.rows, self.epoch, self.so_far = BestWeights(higher_is_better), [], 0, Pass()
         if self.accelerator.num_processes > 1: set_seed(config.seed, device_specific=True)  # other users, other dropout
 
-    @property
-    def judged(self) -> nn.Module:
-        "The model that is scored: with averaged weights, if they are asked for"
-        return self.averaged.module if self.averaged else self.model
+# %% ../nbs/07_training.ipynb #7c0a0037
+def _judged(self) -> nn.Module:
+    "The model that is scored: with averaged weights, if they are asked for"
+    return self.averaged.module if self.averaged else self.model
 
-    @property
-    def finished(self) -> bool:
-        "Whether there is nothing left to train"
-        return self.epoch >= self.config.epochs or self.epoch - self.best.epoch >= self.config.patience
+def _finished(self) -> bool:
+    "Whether there is nothing left to train"
+    return self.epoch >= self.config.epochs or self.epoch - self.best.epoch >= self.config.patience
 
-    def pass_on(self,
-        loss,  # Function (prediction, label) -> scalar tensor
-        after_step,  # Called after each step
-    ) -> dict:  # epoch, loss, learning rate
-        "Train for an epoch, or for the rest of one"
-        value = train_epoch(self.caller, self.train, loss, self.optimizer, self.schedule, self.accelerator, self.config.clip, self.averaged,
-                            self.config.accumulation, self.so_far, after_step)
-        return dict(epoch=self.epoch + 1, loss=value)
+def _pass_on(self,
+    loss,  # Function (prediction, label) -> scalar tensor
+    after_step,  # Called after each step
+) -> dict:  # epoch, loss, learning rate
+    "Train for an epoch, or for the rest of one"
+    value = train_epoch(self.caller, self.train, loss, self.optimizer, self.schedule, self.accelerator, self.config.clip, self.averaged,
+                        self.config.accumulation, self.so_far, after_step)
+    return dict(epoch=self.epoch + 1, loss=value)
+
+Training.judged, Training.finished, Training.pass_on = property(_judged), property(_finished), _pass_on
 
 # %% ../nbs/07_training.ipynb #7c0a0008
 class Hook:
@@ -364,6 +372,17 @@ def _bar_epoch(self, training):
 ProgressBar.start, ProgressBar.after_step, ProgressBar.after_epoch = _bar_start, _bar_step, _bar_epoch
 ProgressBar.close = lambda self: self.bar.close()
 
+# %% ../nbs/07_training.ipynb #7c0a0039
+def _one_epoch(t, validation, loss, metrics, monitor, hooks):
+    "Train for an epoch, or for the rest of one, and judge the model"
+    start = time.perf_counter() - t.so_far.seconds
+    row = t.pass_on(loss, lambda: [hook.after_step(t) for hook in hooks])
+    row |= score(*predict(t.judged, validation), metrics)
+    row |= dict(learning_rate=t.schedule.get_last_lr()[0], seconds=time.perf_counter() - start)
+    row['best'] = t.best.update(t.judged, row[monitor], t.epoch + 1)
+    t.rows, t.epoch, t.so_far = [*t.rows, row], t.epoch + 1, Pass()
+    for hook in hooks: hook.after_epoch(t)
+
 # %% ../nbs/07_training.ipynb #cd4612aa
 def fit(
     model: nn.Module,  # Any module; trained in place, left in eval mode with its best weights
@@ -383,14 +402,7 @@ def fit(
         for hook in hooks:
             hook.start(t)
             stack.callback(hook.close)
-        while not t.finished:
-            start = time.perf_counter() - t.so_far.seconds
-            row = t.pass_on(loss, lambda: [hook.after_step(t) for hook in hooks])
-            row |= score(*predict(t.judged, validation), metrics)
-            row |= dict(learning_rate=t.schedule.get_last_lr()[0], seconds=time.perf_counter() - start)
-            row['best'] = t.best.update(t.judged, row[monitor], t.epoch + 1)
-            t.rows, t.epoch, t.so_far = [*t.rows, row], t.epoch + 1, Pass()
-            for hook in hooks: hook.after_epoch(t)
+        while not t.finished: _one_epoch(t, validation, loss, metrics, monitor, hooks)
     if t.best.state is None: raise BSTError(f"no epoch gave a finite {monitor} on validation: lower --learning-rate")
     model.load_state_dict(t.best.state)
     model.eval()
