@@ -64,6 +64,7 @@ def process_state(
     if training.accelerator.num_processes == 1: return _named('process', {name: value[None] for name, value in own.items()})
     return _named('process', {name: gather(value[None].to(device)).cpu() for name, value in own.items()})
 
+# %% ../nbs/07a_checkpoints.ipynb #7d0a0031
 def training_state(
     training: Training,  # Under way
 ):  # (tensors by name, plain values)
@@ -115,6 +116,7 @@ def _confirm(path):
     try: os.fsync(handle)
     finally: os.close(handle)
 
+# %% ../nbs/07a_checkpoints.ipynb #7d0a0033
 def save_state(
     folder: str | Path,  # To be made
     tensors: dict,  # By name
@@ -159,6 +161,7 @@ class Stopped(KeyboardInterrupt):
         super().__init__(f'stopped; {advice}')
         self.code = 128 + number  # what a shell shows for a process that a signal has ended
 
+# %% ../nbs/07a_checkpoints.ipynb #7d0a0035
 class StopSignals:
     "Within it SIGINT (Ctrl-C) and SIGTERM raise `Stopped`, or wait until somebody looks at `received`"
     again = 2.  # seconds from which on another signal is taken for impatience, and not for an echo
@@ -173,19 +176,22 @@ class StopSignals:
     def __exit__(self, *error):
         for number, handler in self.before.items(): signal.signal(number, handler)
 
-    def receive(self,
-        number: int,  # Of the signal
-        frame=None,  # Where it came
-    ):
-        "Take a signal"
-        if self.received and time.monotonic() - self.since < self.again: return
-        waits = self.patient and not self.received
-        self.received, self.since = number, time.monotonic()
-        if not waits: self.stop()
+# %% ../nbs/07a_checkpoints.ipynb #7d0a0037
+def _receive(self,
+    number: int,  # Of the signal
+    frame=None,  # Where it came
+):
+    "Take a signal"
+    if self.received and time.monotonic() - self.since < self.again: return
+    waits = self.patient and not self.received
+    self.received, self.since = number, time.monotonic()
+    if not waits: self.stop()
 
-    def stop(self):
-        "End the work"
-        raise Stopped(self.received, self.advice)
+def _stop(self):
+    "End the work"
+    raise Stopped(self.received, self.advice)
+
+StopSignals.receive, StopSignals.stop = _receive, _stop
 
 # %% ../nbs/07a_checkpoints.ipynb #7d0a0014
 def differences(
@@ -198,6 +204,7 @@ def differences(
     keys = [*now, *(key for key in then if key not in now)]
     return [found for key in keys for found in differences(now.get(key), then.get(key), f'{name}.{key}'.lstrip('.'))]
 
+# %% ../nbs/07a_checkpoints.ipynb #7d0a0039
 class Checkpoints(Hook):
     "Saves a training so that it can go on after any interruption"
     talk = 10  # steps after which several processes ask one another whether to save
@@ -237,6 +244,9 @@ def _after_step(self, training):
     if due or asked: self.save(training)
     if asked: self.end()
 
+Checkpoints.start, Checkpoints.after_step = _start, _after_step
+
+# %% ../nbs/07a_checkpoints.ipynb #7d0a003b
 def _after_epoch(self, training):
     self.begun = time.perf_counter()
     self.save(training)
@@ -246,7 +256,7 @@ def _end(self):
     self.stop.received = self.stop.received or signal.SIGTERM  # it may be another process that has heard it
     self.stop.stop()
 
-Checkpoints.start, Checkpoints.after_step, Checkpoints.after_epoch, Checkpoints.end = _start, _after_step, _after_epoch, _end
+Checkpoints.after_epoch, Checkpoints.end = _after_epoch, _end
 
 # %% ../nbs/07a_checkpoints.ipynb #7d0a0015
 def _save(self,
@@ -294,10 +304,13 @@ def _load(self,
     if training.accelerator.is_main_process: self.tidy(path)
     return path is not None
 
+Checkpoints.load = _load
+
+# %% ../nbs/07a_checkpoints.ipynb #7d0a003d
 def _tidy(self, newest):
     "Remove what an interruption has left, and damaged states newer than `newest`"
     for left in self.folder.glob('.*') if self.folder.is_dir() else (): shutil.rmtree(left, ignore_errors=True)
     for damaged in self.states():
         if newest and damaged > newest: _remove(damaged)
 
-Checkpoints.load, Checkpoints.tidy = _load, _tidy
+Checkpoints.tidy = _tidy
