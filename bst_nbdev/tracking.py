@@ -37,6 +37,7 @@ def _mlflow(folder, project):
 
 TRACKERS = dict(wandb=_wandb, tensorboard=_tensorboard, mlflow=_mlflow)
 
+# %% ../nbs/07b_tracking.ipynb #7e0a0031
 def check_tracker(
     name: str,  # One of `TRACKERS`
 ) -> str:  # The same, if it can be used
@@ -90,6 +91,13 @@ def _begin(self, training):
     "Start to measure the speed of an epoch"
     self.since, self.before, self.labels, self.end = time.perf_counter(), training.so_far.count, 0, time.perf_counter()
 
+def _log(self, training, step, values):
+    "Write values at a batch of the epoch under way"
+    self.tracker.log(values, step=training.epoch * len(training.train) + step)
+
+Tracking.start, Tracking.begin, Tracking.log = _start, _begin, _log
+
+# %% ../nbs/07b_tracking.ipynb #7e0a0033
 def _after_step(self, training):
     so_far = training.so_far
     self.labels, self.end = so_far.count - self.before, time.perf_counter()
@@ -104,8 +112,4 @@ def _after_epoch(self, training):
     if self.tracker: self.log(training, 0, named | speed)
     self.begin(training)
 
-def _log(self, training, step, values):
-    "Write values at a batch of the epoch under way"
-    self.tracker.log(values, step=training.epoch * len(training.train) + step)
-
-Tracking.start, Tracking.after_step, Tracking.after_epoch, Tracking.begin, Tracking.log = _start, _after_step, _after_epoch, _begin, _log
+Tracking.after_step, Tracking.after_epoch = _after_step, _after_epoch
