@@ -174,7 +174,8 @@ class StopSignals:
         return self
 
     def __exit__(self, *error):
-        for number, handler in self.before.items(): signal.signal(number, handler)
+        for number, handler in self.before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: it was not set from Python
 
 # %% ../nbs/07a_checkpoints.ipynb #7d0a0037
 def _receive(self,

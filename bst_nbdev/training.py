@@ -321,7 +321,7 @@ def _finished(self) -> bool:
 def _pass_on(self,
     loss,  # Function (prediction, label) -> scalar tensor
     after_step,  # Called after each step
-) -> dict:  # epoch, loss, learning rate
+) -> dict:  # epoch, loss
     "Train for an epoch, or for the rest of one"
     value = train_epoch(self.caller, self.train, loss, self.optimizer, self.schedule, self.accelerator, self.config.clip, self.averaged,
                         self.config.accumulation, self.so_far, after_step)
