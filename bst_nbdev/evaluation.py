@@ -35,6 +35,7 @@ def as_rating(
     if predictions.ndim == 2: return (median_rating if on_scale else mean_rating)(predictions, rating_values)
     return torch.tensor(rating_values, device=predictions.device)[rating_class(predictions, rating_values)] if on_scale else predictions
 
+# %% ../nbs/08_evaluation.ipynb #4ca2f595
 def rating_scores(
     predictions: torch.Tensor,  # Answers on the rating scale (N,), or scores of a distribution over it (N, K)
     labels: torch.Tensor,  # Ratings (N,)
@@ -47,6 +48,7 @@ def rating_scores(
     found['mae_median'] = score(median, labels, dict(mae=MeanAbsoluteError()))['mae']
     return {**found, **click_scores(expected, labels, threshold), **distribution_scores(predictions, labels, rating_values)}
 
+# %% ../nbs/08_evaluation.ipynb #e91786bd
 def click_scores(
     predictions: torch.Tensor,  # Logits, or any score that grows with the chance of a click (N,)
     labels: torch.Tensor,  # Ratings (N,)
@@ -70,6 +72,7 @@ def distribution_scores(
     found = score(predictions.softmax(-1), classes, dict(calibration_error=MulticlassCalibrationError(predictions.shape[1], n_bins=bins)))
     return dict(log_loss=F.cross_entropy(predictions, classes).item(), **found)
 
+# %% ../nbs/08_evaluation.ipynb #ab0084b8
 def plot_calibration(
     predictions: torch.Tensor,  # Scores of a distribution over the scale (N, K)
     labels: torch.Tensor,  # Ratings (N,)
@@ -107,6 +110,7 @@ class Reading:
 
     def __call__(self, predictions, labels): return self.metric(*self.read(predictions, labels))
 
+# %% ../nbs/08_evaluation.ipynb #029cac9d
 def validation_metrics(
     config,  # With objective, threshold and scale
 ) -> dict:  # Name to metric; the first one decides
@@ -169,13 +173,16 @@ class UserItemBias:
             self.user = np.bincount(user, rest - self.item[item], len(self.user)) / (self.user_regularization + users)
         return self
 
-    def predict(self,
-        interactions: Interactions,  # All ratings
-        rows: np.ndarray,  # Which of them to answer (int64)
-    ) -> np.ndarray:  # Answers (float32)
-        "Answers for the users and items in `rows`"
-        answer = self.mean + self.user[interactions.user[rows]] + self.item[interactions.item[rows]]
-        return answer.clip(interactions.rating_values[0], interactions.rating_values[-1]).astype(np.float32)
+# %% ../nbs/08_evaluation.ipynb #6509bbc1
+def _predict_by_bias(self,
+    interactions: Interactions,  # All ratings
+    rows: np.ndarray,  # Which of them to answer (int64)
+) -> np.ndarray:  # Answers (float32)
+    "Answers for the users and items in `rows`"
+    answer = self.mean + self.user[interactions.user[rows]] + self.item[interactions.item[rows]]
+    return answer.clip(interactions.rating_values[0], interactions.rating_values[-1]).astype(np.float32)
+
+UserItemBias.predict = _predict_by_bias
 
 # %% ../nbs/08_evaluation.ipynb #dc939402
 SVD_SETTINGS = dict(n_factors=100, n_epochs=60, lr_all=.005, reg_all=.05)  # best on validation: results/svd_grid.csv
@@ -202,13 +209,16 @@ class Factorization:
         self.model.fit(self.surprise.Dataset.load_from_df(table, reader).build_full_trainset())
         return self
 
-    def predict(self,
-        interactions: Interactions,  # All ratings
-        rows: np.ndarray,  # Which of them to answer (int64)
-    ) -> np.ndarray:  # Answers (float32)
-        "Answers for the users and items in `rows`"
-        pairs = zip(interactions.user[rows].tolist(), interactions.item[rows].tolist())
-        return np.array([self.model.predict(user, item).est for user, item in pairs], np.float32)
+# %% ../nbs/08_evaluation.ipynb #d36808c2
+def _predict_by_factors(self,
+    interactions: Interactions,  # All ratings
+    rows: np.ndarray,  # Which of them to answer (int64)
+) -> np.ndarray:  # Answers (float32)
+    "Answers for the users and items in `rows`"
+    pairs = zip(interactions.user[rows].tolist(), interactions.item[rows].tolist())
+    return np.array([self.model.predict(user, item).est for user, item in pairs], np.float32)
+
+Factorization.predict = _predict_by_factors
 
 # %% ../nbs/08_evaluation.ipynb #4be14060
 BASELINES = {'global mean': GlobalMean, 'user + item bias': UserItemBias, 'SVD': Factorization, 'SVD++': lambda: Factorization('SVDpp')}
@@ -291,6 +301,7 @@ def _group(interactions, split, rows, by, groups):
     count = np.bincount(column[training_rows(interactions, split)], minlength=column.max() + 1)[column[rows]]
     return count, np.unique(np.quantile(count, np.arange(groups) / groups, method='higher'))
 
+# %% ../nbs/08_evaluation.ipynb #4dd30336
 def errors_by(
     interactions: Interactions,  # All ratings
     split: Split,  # Their parts, for the counts of training ratings
