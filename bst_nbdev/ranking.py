@@ -85,19 +85,22 @@ class ModelScores:
         self.model, self.interactions, self.context, self.pause = model, interactions, context, pause
         self.tensors = RatingTensors(interactions, model.lever.device)
 
-    @torch.inference_mode()
-    def __call__(self,
-        rows: np.ndarray,  # Row numbers of the targets, ascending (int64, [B])
-    ) -> torch.Tensor:  # (B, M)
-        "What to rank by"
-        m, c = self.model, self.model.config
-        inputs, _ = Chunks(self.interactions, rows, 1, c.chunk + c.carry, c.context, self.context, self.tensors)[torch.arange(len(rows))]
-        memory = m.encode(*(inputs[name] for name in ('user', 'user_features', 'item', 'rating', 'time', 'place', 'padding_mask')))
-        time, place = inputs['target_time'], inputs['target_place']                                                # (B, 1)
-        if self.pause is not None: time = inputs['time'].max(1, keepdim=True).values + self.pause
-        if c.objective == 'next': return m.compare_all(m.query(memory, time, place)[:, 0])
-        scores = m.ask(memory, torch.arange(c.items, device=time.device).expand(len(rows), -1), time, place)       # (B, M, K)
-        return scores[..., 0] if c.objective == 'click' else mean_rating(scores, c.rating_values)
+# %% ../nbs/08a_ranking.ipynb #08a01002
+@torch.inference_mode()
+def _score_rows(self,
+    rows: np.ndarray,  # Row numbers of the targets, ascending (int64, [B])
+) -> torch.Tensor:  # (B, M)
+    "What to rank by"
+    m, c = self.model, self.model.config
+    inputs, _ = Chunks(self.interactions, rows, 1, c.chunk + c.carry, c.context, self.context, self.tensors)[torch.arange(len(rows))]
+    memory = m.encode(*(inputs[name] for name in ('user', 'user_features', 'item', 'rating', 'time', 'place', 'padding_mask')))
+    time, place = inputs['target_time'], inputs['target_place']                                                # (B, 1)
+    if self.pause is not None: time = inputs['time'].max(1, keepdim=True).values + self.pause
+    if c.objective == 'next': return m.compare_all(m.query(memory, time, place)[:, 0])
+    scores = m.ask(memory, torch.arange(c.items, device=time.device).expand(len(rows), -1), time, place)       # (B, M, K)
+    return scores[..., 0] if c.objective == 'click' else mean_rating(scores, c.rating_values)
+
+ModelScores.__call__ = _score_rows
 
 # %% ../nbs/08a_ranking.ipynb #08a00019
 def rank_targets(
@@ -160,12 +163,15 @@ class Ease:
         self.weights = np.asarray(model.B, np.float32)
         return self
 
-    def scores(self,
-        interactions: Interactions,  # All ratings
-        rows: np.ndarray,  # Row numbers of the targets (int64, [B])
-    ) -> np.ndarray:  # (B, M)
-        "From everything before each target"
-        return seen_before(interactions, rows)[:, 1:].astype(np.float32) @ self.weights[1:]
+# %% ../nbs/08a_ranking.ipynb #08a01004
+def _ease_scores(self,
+    interactions: Interactions,  # All ratings
+    rows: np.ndarray,  # Row numbers of the targets (int64, [B])
+) -> np.ndarray:  # (B, M)
+    "From everything before each target"
+    return seen_before(interactions, rows)[:, 1:].astype(np.float32) @ self.weights[1:]
+
+Ease.scores = _ease_scores
 
 # %% ../nbs/08a_ranking.ipynb #08a00027
 RANKING_BASELINES = {'popularity': Popularity, 'EASE': Ease}
