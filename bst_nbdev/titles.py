@@ -68,6 +68,7 @@ def _rank(self, query):
     ranks[UNKNOWN] = 4
     return ranks
 
+# %% ../nbs/10_titles.ipynb #4df4cb80
 def _candidates(self,
     query: str,  # A title, or a part of one
     limit: int = 10,  # At most so many
@@ -94,6 +95,7 @@ class ItemError(BSTError, KeyError):
     "An item that is not known, or may be several"
     def __str__(self): return self.args[0]  # a KeyError would quote it
 
+# %% ../nbs/10_titles.ipynb #b7b12d36
 def _row(self,
     wanted: str | int,  # An id, or a title
 ) -> int:  # Row number of the item
