@@ -17,9 +17,10 @@ from .core import ConfigError, atomic_path, require_extra
 from .recommender import History, collate
 from .stream import StreamBST
 
-# %% ../nbs/10c_onnx.ipynb #1dae7248
+# %% ../nbs/10c_onnx.ipynb #ae4f3e0f
 INPUTS = ('user', 'user_features', 'item', 'rating', 'time', 'padding_mask', 'target_item', 'now')
 
+# %% ../nbs/10c_onnx.ipynb #1dae7248
 class Scorer(nn.Module):
     "A stream as one function of plain tensors"
     def __init__(self,
