@@ -75,8 +75,6 @@ class Recipe:
         if self.sequence_length is not None: check_sequence_length(self.sequence_length)
 
 # %% ../nbs/09_pipeline.ipynb #1b4deb7d
-WINDOW = 10  # length of the windows of `random-windows` for presets that have no windows of their own
-
 def _model_settings(self) -> dict:
     "Settings of the model's configuration that differ from the preset"
     if self.objective is not None: check_choice('objective', self.objective, ('rating', 'click', 'next'))
@@ -92,6 +90,11 @@ def _model_settings(self) -> dict:
         raise ConfigError(f"preset {self.preset} answers for one item at a time, so it cannot learn which comes next: use preset next")
     settings = dict(objective=self.objective, **(asked if chunks else dict(sequence_length=self.sequence_length)))
     return {name: value for name, value in settings.items() if value is not None}
+
+Recipe.model_settings = _model_settings
+
+# %% ../nbs/09_pipeline.ipynb #54f31436
+WINDOW = 10  # length of the windows of `random-windows` for presets that have no windows of their own
 
 def _training(self,
     labels: int,  # Ratings to learn from: some presets train longer where there are few
@@ -109,7 +112,7 @@ def _split(self,
     length = self.sequence_length or getattr(config, 'sequence_length', WINDOW)
     return make_split(interactions, self.protocol, length, self.step, self.seed)
 
-Recipe.model_settings, Recipe.training, Recipe.split = _model_settings, _training, _split
+Recipe.training, Recipe.split = _training, _split
 
 # %% ../nbs/09_pipeline.ipynb #ea962aca
 @dataclass(eq=False)
@@ -128,15 +131,16 @@ class Run:
         r = self.recipe
         return f"Run({self.interactions.name}, {r.preset}, {r.protocol}: best epoch {self.best_epoch} of {len(self.history)})"
 
-    @property
-    def best_epoch(self) -> int:
-        "Number of the epoch whose weights were kept"
-        return int(self.history.epoch[self.history.best].iloc[-1])
+# %% ../nbs/09_pipeline.ipynb #dfc49e19
+def _best_epoch(self) -> int:
+    "Number of the epoch whose weights were kept"
+    return int(self.history.epoch[self.history.best].iloc[-1])
 
-    @property
-    def monitor(self) -> str:
-        "The validation metric that decided"
-        return next(iter(validation_metrics(self.model.config)))
+def _monitor(self) -> str:
+    "The validation metric that decided"
+    return next(iter(validation_metrics(self.model.config)))
+
+Run.best_epoch, Run.monitor = property(_best_epoch), property(_monitor)
 
 # %% ../nbs/09_pipeline.ipynb #79e0b325
 def _check_trainable(recipe, config, interactions, split):
@@ -251,6 +255,7 @@ def check_out(
     else: check_writable(out)
     return out
 
+# %% ../nbs/09_pipeline.ipynb #907e0e90
 def save_run(
     run: Run,  # A trained run
     out: str | Path | None = None,  # The run's folder; None for a free one under runs/
@@ -295,6 +300,7 @@ def load_model(
     "The model of a saved run"
     return load_checkpoint(folder, rebuild_model, device)
 
+# %% ../nbs/09_pipeline.ipynb #5493cb6c
 def load_run(
     folder: str | Path,  # A run's folder
     data: str | Path | None = None,  # Where the data are now; None for where they were
@@ -389,6 +395,7 @@ def check_same_data(
     raise CheckpointError(f"{interactions.name} is not the data that {folder} was begun with (its checksum differs): "
                           'give the same data with --data')
 
+# %% ../nbs/09_pipeline.ipynb #4c47d4c1
 def finish_run(
     run: Run,  # A trained run
     folder: str | Path,  # What `begin_run` made
@@ -403,6 +410,7 @@ def finish_run(
     _tidy_run(folder, keep_checkpoints)
     return folder
 
+# %% ../nbs/09_pipeline.ipynb #fadd5d14
 def give_up(
     folder: str | Path,  # What `begin_run` made
 ) -> bool:  # Whether something was saved there that one can go on with
