@@ -61,6 +61,7 @@ def _rows_of(given, index):
         raise DataError("a history is a user's id, a DataFrame, or a list of pairs such as ('Matrix, The', 5)") from error
     return [item for item, _ in pairs], [rating for _, rating in pairs], None
 
+# %% ../nbs/10a_recommender.ipynb #dcb64581
 def make_history(
     given,  # A DataFrame (item or title, rating, and timestamp if there is one), or a list of (title or id, rating)
     index: TitleIndex,  # Finds the items
@@ -117,6 +118,7 @@ def _ask_stream(model, histories, items, at):
         return chances[:, items[0], None]
     return model.ask(model.encode(**inputs), items.expand(len(histories), -1), now, after)
 
+# %% ../nbs/10a_recommender.ipynb #ecc8871f
 def joint_window(
     model: nn.Module,  # A `BST`
     history: History,  # Its last ratings fill the window
@@ -133,6 +135,7 @@ def joint_window(
     window['padding_mask'][:, -1] = False
     return {name: value.to(next(model.parameters()).device) for name, value in window.items()}
 
+# %% ../nbs/10a_recommender.ipynb #a93f3232
 def _ask_joint(model, histories, items, at, rows=4096):
     "Answers (B, M, 1) of a `BST`, from a window for each item"
     answers = []
@@ -209,6 +212,7 @@ def _load(cls,
 
 Recommender.load = classmethod(_load)
 
+# %% ../nbs/10a_recommender.ipynb #fbb4054a
 def is_hub_name(
     name: str | Path,  # A path, or a name such as 'someone/bst-movies'
 ) -> bool:  # False for whatever begins with a folder that is here
@@ -274,6 +278,7 @@ def read_answers(
     chances = scores.softmax(-1).cpu().numpy()
     return dict(expected=expected, median=median, **{f'p({value:g})': chances[..., k] for k, value in enumerate(config.rating_values)})
 
+# %% ../nbs/10a_recommender.ipynb #ea37f61a
 def _predict(self,
     history,  # As `Recommender.history` takes it
     items,  # One title or id, or a list of them
@@ -312,6 +317,9 @@ def _allowed(self,
         allowed &= (self.index.years >= first) & (self.index.years <= last)
     return allowed & (self.popularity >= check_at_least('min_ratings', min_ratings, 0))
 
+Recommender.allowed = _allowed
+
+# %% ../nbs/10a_recommender.ipynb #6e52960a
 def _best(self,
     scores: torch.Tensor,  # Of all items (M, K), as `score_items` gives them for the history
     history: History,  # What was rated
@@ -327,7 +335,7 @@ def _best(self,
     rows = rows[np.lexsort((rows, -ranked_by[rows]))]
     return self.index.table(rows).assign(**{name: values[rows] for name, values in answers.items()})
 
-Recommender.allowed, Recommender.best = _allowed, _best
+Recommender.best = _best
 
 # %% ../nbs/10a_recommender.ipynb #a7072016
 def _recommend(self,
@@ -375,16 +383,29 @@ def _recommend_many(self,
 
 Recommender.recommend_many = _recommend_many
 
+# %% ../nbs/10a_recommender.ipynb #71a0e031
+def _markdown(scores):
+    "Scores of the test part as a table in Markdown"
+    scores = scores[scores.part == 'test'].dropna(axis=1, how='all').drop(columns=['protocol', 'part'])
+    number = lambda value: f'{value:.4f}' if isinstance(value, float) else str(value)
+    lines = ['| ' + ' | '.join(map(number, row)) + ' |' for row in [scores.columns, *scores.itertuples(index=False)]]
+    return '\n'.join([lines[0], '|' + '---|' * scores.shape[1], *lines[1:]])
+
+_CARD_END = '''```python
+from bst_nbdev.recommender import Recommender
+Recommender.load('this folder, or its name on the Hub').recommend([('title or id', 5), ('another', 2)])
+```
+
+It knows the taste of the people in its data and nobody else's, says nothing of items it has not seen, and repeats what was
+popular then. The ratings are not part of it; their licence decides what it may be used for.
+'''
+
 # %% ../nbs/10a_recommender.ipynb #f8bcd460
 def model_card(
     about: dict,  # What `record` says of a run
 ) -> str:  # Markdown
     "What a stranger should know of a model"
-    recipe, data, scores = about['recipe'], about['data'], pd.DataFrame(about['scores'])
-    scores = scores[scores.part == 'test'].dropna(axis=1, how='all').drop(columns=['protocol', 'part'])
-    number = lambda value: f'{value:.4f}' if isinstance(value, float) else str(value)
-    lines = ['| ' + ' | '.join(map(number, row)) + ' |' for row in [scores.columns, *scores.itertuples(index=False)]]
-    table = '\n'.join([lines[0], '|' + '---|' * scores.shape[1], *lines[1:]])
+    recipe, data = about['recipe'], about['data']
     return f'''---
 library_name: bst_nbdev
 tags: [recommendation, behavior-sequence-transformer]
@@ -395,16 +416,9 @@ Trained on {about['parts']['train']:,} of {data['ratings']:,} ratings by {data['
 Epoch {about['best_epoch']} of {about['epochs']} was chosen on validation.
 Scores on the test part, used once, by the protocol `{recipe['protocol']}` (seed {recipe['seed']}):
 
-{table}
+{_markdown(pd.DataFrame(about['scores']))}
 
-```python
-from bst_nbdev.recommender import Recommender
-Recommender.load('this folder, or its name on the Hub').recommend([('title or id', 5), ('another', 2)])
-```
-
-It knows the taste of the people in its data and nobody else's, says nothing of items it has not seen, and repeats what was
-popular then. The ratings are not part of it; their licence decides what it may be used for.
-'''
+{_CARD_END}'''
 
 # %% ../nbs/10a_recommender.ipynb #d9424c49
 def _save_pretrained(self, save_directory):
