@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MOST_RATINGS', 'MOST_ITEMS', 'MOST_K', 'MOST_TEXT', 'MOST_BYTES', 'Number', 'Text', 'Name', 'Count', 'Year', 'POLICY',
            'SAFE', 'Busy', 'Batcher', 'Strict', 'Rated', 'Asker', 'PredictRequest', 'RecommendRequest',
-           'ExplainRequest', 'SmallBodies', 'failure', 'answer_questions', 'records', 'plain', 'Service', 'add_errors',
+           'ExplainRequest', 'failure', 'SmallBodies', 'answer_questions', 'records', 'plain', 'Service', 'add_errors',
            'make_app', 'add_routes', 'PageFiles', 'add_pages']
 
 # %% ../nbs/12_service.ipynb #a0b2026f
@@ -55,20 +55,23 @@ class Batcher:
         self.thread = threading.Thread(target=self._work, name='model', daemon=True)
         self.thread.start()
 
-    def submit(self,
-        question,  # Whatever `answer` takes
-    ) -> Future:  # Of its answer
-        "Ask, or learn at once that too many others do"
-        found = Future()
-        if self.closed.is_set(): raise Busy('the service is stopping: ask again when it is back')
-        try: self.waiting.put_nowait((question, found))
-        except queue.Full: raise Busy('too many requests wait already: ask again in a moment') from None
-        return found
+# %% ../nbs/12_service.ipynb #2743bf88
+def _submit(self,
+    question,  # Whatever `answer` takes
+) -> Future:  # Of its answer
+    "Ask, or learn at once that too many others do"
+    found = Future()
+    if self.closed.is_set(): raise Busy('the service is stopping: ask again when it is back')
+    try: self.waiting.put_nowait((question, found))
+    except queue.Full: raise Busy('too many requests wait already: ask again in a moment') from None
+    return found
 
-    def close(self):
-        "Answer what waits, then stop"
-        self.closed.set()
-        self.thread.join()
+def _close(self):
+    "Answer what waits, then stop"
+    self.closed.set()
+    self.thread.join()
+
+Batcher.submit, Batcher.close = _submit, _close
 
 # %% ../nbs/12_service.ipynb #101421cd
 def _take(self):
@@ -108,6 +111,7 @@ class Strict(BaseModel):
     "A part of a request that may hold nothing but what it names"
     model_config = ConfigDict(extra='forbid')
 
+# %% ../nbs/12_service.ipynb #964ef20c
 class Rated(Strict):
     "A rating that somebody gave"
     item: Name = Field(description='id, or title')
@@ -143,6 +147,15 @@ class ExplainRequest(Asker):
     item: Name = Field(description='id, or title')
     k: Count = Field(10, description='how many of their ratings to show')
 
+# %% ../nbs/12_service.ipynb #08fabcc8
+def failure(
+    status: int,  # HTTP status
+    message: str,  # What was wrong and what to do
+    headers: dict | None = None,  # More headers
+) -> JSONResponse:  # {"error": message}
+    "The shape of every error"
+    return JSONResponse(dict(error=message), status, headers)
+
 # %% ../nbs/12_service.ipynb #276a0615
 class SmallBodies:
     "Refuse bodies of more than so many bytes (ASGI)"
@@ -167,14 +180,6 @@ class SmallBodies:
         async def again(): return next(body, None) or await receive()
         await self.app(scope, again, send)
 
-def failure(
-    status: int,  # HTTP status
-    message: str,  # What was wrong and what to do
-    headers: dict | None = None,  # More headers
-) -> JSONResponse:  # {"error": message}
-    "The shape of every error"
-    return JSONResponse(dict(error=message), status, headers)
-
 # %% ../nbs/12_service.ipynb #ffcd597d
 def answer_questions(
     recommender: Recommender,  # Whose model
@@ -187,6 +192,7 @@ def answer_questions(
         return [finish() if history is None else finish(next(scores)) for history, finish in questions]
     return answer
 
+# %% ../nbs/12_service.ipynb #6fb04707
 def records(
     table,  # A DataFrame of items with answers
 ) -> list[dict]:  # One per row, ready for JSON
@@ -218,20 +224,23 @@ class Service:
         "Start the model's thread, again if it was closed"
         self.batcher = Batcher(answer_questions(self.recommender), self.most_waiting)
 
-    async def ask(self,
-        history,  # For `score_items`, or None
-        finish,  # What to do with its scores, or a function of nothing
-    ):  # What `finish` returned
-        "Wait for the model, but not for ever"
-        try: return await asyncio.wait_for(asyncio.wrap_future(self.batcher.submit((history, finish))), self.patience)
-        except TimeoutError: raise Busy(f'no answer within {self.patience:g} seconds: ask again in a moment') from None
+# %% ../nbs/12_service.ipynb #c8dfba51
+async def _ask(self,
+    history,  # For `score_items`, or None
+    finish,  # What to do with its scores, or a function of nothing
+):  # What `finish` returned
+    "Wait for the model, but not for ever"
+    try: return await asyncio.wait_for(asyncio.wrap_future(self.batcher.submit((history, finish))), self.patience)
+    except TimeoutError: raise Busy(f'no answer within {self.patience:g} seconds: ask again in a moment') from None
 
-    def history(self,
-        asker: Asker,  # For whom
-    ):  # A `History`
-        "What is known of whoever asks"
-        given = asker.user if asker.ratings is None else [(rated.item, rated.rating) for rated in asker.ratings]
-        return self.recommender.history(given, asker.profile if asker.ratings is not None else None)
+def _history(self,
+    asker: Asker,  # For whom
+):  # A `History`
+    "What is known of whoever asks"
+    given = asker.user if asker.ratings is None else [(rated.item, rated.rating) for rated in asker.ratings]
+    return self.recommender.history(given, asker.profile if asker.ratings is not None else None)
+
+Service.ask, Service.history = _ask, _history
 
 # %% ../nbs/12_service.ipynb #26e7c19c
 async def _predict(self, request):
@@ -301,11 +310,8 @@ def make_app(
     return add_pages(add_routes(add_errors(app), service))
 
 # %% ../nbs/12_service.ipynb #a2268a07
-def add_routes(
-    app: FastAPI,  # To which
-    service: Service,  # What they do
-) -> FastAPI:  # The same
-    "What can be asked"
+def _add_lookups(app, service):
+    "What can be asked without the model"
     r, c = service.recommender, service.recommender.network.config
 
     @app.get('/health')
@@ -322,6 +328,14 @@ def add_routes(
         rows = r.index.candidates(query, limit) if query.strip() else np.argsort(-r.popularity[1:], kind='stable')[:limit] + 1
         return dict(items=records(r.index.table(rows)))
 
+# %% ../nbs/12_service.ipynb #238b54dc
+def add_routes(
+    app: FastAPI,  # To which
+    service: Service,  # What they do
+) -> FastAPI:  # The same
+    "What can be asked"
+    _add_lookups(app, service)
+
     @app.post('/predict')
     async def predict(request: PredictRequest) -> dict: return await service.predict(request)
     @app.post('/recommend')
@@ -331,10 +345,6 @@ def add_routes(
     return app
 
 # %% ../nbs/12_service.ipynb #c46f078e
-POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; "
-          "form-action 'none'; frame-ancestors 'none'")
-SAFE = {'Content-Security-Policy': POLICY, 'X-Content-Type-Options': 'nosniff', 'Referrer-Policy': 'no-referrer'}
-
 class PageFiles(StaticFiles):
     "Files of the page; a browser asks each time whether its copy is still the same"
     def file_response(self,
@@ -345,6 +355,11 @@ class PageFiles(StaticFiles):
         answer = super().file_response(*args, **kwargs)
         answer.headers.update({'Cache-Control': 'no-cache', 'X-Content-Type-Options': 'nosniff'})
         return answer
+
+# %% ../nbs/12_service.ipynb #e15eb9ea
+POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; "
+          "form-action 'none'; frame-ancestors 'none'")
+SAFE = {'Content-Security-Policy': POLICY, 'X-Content-Type-Options': 'nosniff', 'Referrer-Policy': 'no-referrer'}
 
 def add_pages(
     app: FastAPI,  # To which
