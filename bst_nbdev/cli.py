@@ -195,6 +195,7 @@ def _write(table, out):
     with atomic_path(out) as scratch: table.to_csv(scratch, index=False)
     print(f'\nwritten to {out}')
 
+# %% ../nbs/11_cli.ipynb #0c9b29d3
 def _evaluate(
     run: str,  # A run's folder
     data: str | None = None,  # Where the run's data are now; where they were if not given
@@ -224,6 +225,10 @@ def _read_ratings(file):
         what = str(error).splitlines()[0]
         raise DataError(f"{file} cannot be read as a table of ratings ({what}): give a CSV with title and rating") from error
 
+def _names(text):
+    "Names as they were typed, between commas"
+    return [name.strip() for name in text.split(',')] if text else None
+
 def _years(text):
     "A year or a span of years as it was typed"
     if text is None: return None
@@ -232,6 +237,7 @@ def _years(text):
         raise ConfigError(f"years are {text!r}: give one such as 1995, or two such as 1990-1999")
     return int(years[0]), int(years[-1])
 
+# %% ../nbs/11_cli.ipynb #3ea50fdd
 def _show_items(table):
     "Print items with their answers"
     shown = table.assign(title=table.title.str.slice(0, 60)).drop(columns=[c for c in table if c.startswith('p(')])
@@ -262,9 +268,7 @@ def _recommend(
     history = recommender.history(user if ratings is None else _read_ratings(ratings))
     if why is not None: table = recommender.explain(history, why, k)
     elif predict is not None: table = recommender.predict(history, predict)
-    else:
-        genres = [name.strip() for name in genres.split(',')] if genres else None
-        table = recommender.recommend(history, k, genres=genres, years=_years(years), min_ratings=min_ratings)
+    else: table = recommender.recommend(history, k, genres=_names(genres), years=_years(years), min_ratings=min_ratings)
     _show_items(table)
     _write(table, out)
 
