@@ -59,6 +59,7 @@ def _serve(
     print(f'{recommender}\n\nlook at http://{f"[{host}]" if ":" in host else host}:{port}/ (requests: /docs; stop with Ctrl-C)', flush=True)
     uvicorn.run(app, host=host, port=port, log_level='warning', timeout_graceful_shutdown=10, limit_concurrency=4 * waiting)
 
+# %% ../nbs/13_serve.ipynb #ddabbc8b
 def bst_serve(
     argv: list | None = None,  # Arguments; None for those of the process
 ) -> int:  # Exit code
