@@ -105,6 +105,7 @@ def _shown(cell, docs):
     if cells: return cells
     return [code(f'#| code-fold: true\n#| code-summary: "Imports"\n{cell.source}' if _is_imports(cell.source) else cell.source)]
 
+# %% ../nbs/showdoc.ipynb #5c0de103
 class ShowSource(Processor):
     "Leave exported code in the pages, each name under its heading and above its table"
     def end(self):
