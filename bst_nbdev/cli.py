@@ -189,6 +189,10 @@ def bst_train(
     return code
 
 # %% ../nbs/11_cli.ipynb #b9296df8
+def _names(text):
+    "Names as they were typed, between commas"
+    return [name.strip() for name in text.split(',') if name.strip()] if text is not None else None
+
 def _write(table, out):
     "Write a table to a CSV file, if one was asked for"
     if not out: return
@@ -206,7 +210,7 @@ def _evaluate(
 ):
     "Measure a saved run again, beside baselines, on the same split"
     if out: check_out(out)
-    names = None if baselines is None else [name.strip() for name in baselines.split(',') if name.strip()]
+    names = _names(baselines)
     table = evaluate(load_run(run, data, device), names, batch_size, device)
     _show(table)
     _write(table, out)
@@ -224,10 +228,6 @@ def _read_ratings(file):
     except (OSError, ValueError) as error:
         what = str(error).splitlines()[0]
         raise DataError(f"{file} cannot be read as a table of ratings ({what}): give a CSV with title and rating") from error
-
-def _names(text):
-    "Names as they were typed, between commas"
-    return [name.strip() for name in text.split(',')] if text else None
 
 def _years(text):
     "A year or a span of years as it was typed"

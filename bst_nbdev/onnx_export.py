@@ -6,7 +6,9 @@
 __all__ = ['INPUTS', 'Scorer', 'scorer_inputs', 'export_onnx']
 
 # %% ../nbs/10c_onnx.ipynb #678fef1e
+import logging
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +59,19 @@ def scorer_inputs(
     found['target_item'] = torch.as_tensor(np.asarray(items), dtype=torch.int64).expand(len(histories), -1)
     return {name: found[name].contiguous() for name in INPUTS}
 
+# %% ../nbs/10c_onnx.ipynb #10c0a1e7
+@contextmanager
+def _quiet():
+    "Without what the exporter says of itself, such as which libraries it has not found"
+    log = logging.getLogger('torch.onnx')
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    finally: log.setLevel(level)
+
 # %% ../nbs/10c_onnx.ipynb #1f3b7f42
 def export_onnx(
     model: StreamBST,  # Trained
@@ -71,8 +86,7 @@ def export_onnx(
     B, S, T = (torch.export.Dim(name, min=1) for name in ('users', 'ratings', 'items'))
     shapes = {name: {0: B} for name in INPUTS} | {name: {0: B, 1: S} for name in ('item', 'rating', 'time', 'padding_mask')}
     shapes['target_item'] = {0: B, 1: T}
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter('ignore')
+    with _quiet(), torch.no_grad():
         program = torch.onnx.export(scorer, (), kwargs=example, input_names=list(INPUTS), output_names=['scores'], dynamic_shapes=shapes,
                                     dynamo=True, verbose=False)
     with atomic_path(path) as scratch: onnx.save(program.model_proto, scratch)

@@ -51,10 +51,10 @@ def _serve(
     from bst_nbdev.explain import Recommender
     from bst_nbdev.service import make_app
     if threads is not None: torch.set_num_threads(check_at_least('threads', threads))
-    port = check_address(host, port)
+    port, waiting = check_address(host, port), check_at_least('waiting', waiting)
     recommender = Recommender.load(model, data, device)
     local = is_loopback(host)
-    app = make_app(recommender, ('127.0.0.1', 'localhost', '[::1]') if local else ('*',), check_at_least('waiting', waiting))
+    app = make_app(recommender, ('127.0.0.1', 'localhost', '[::1]') if local else ('*',), waiting)
     if not local: print(f'listening on {host}: other machines can reach this service, and it asks nobody who they are')
     print(f'{recommender}\n\nlook at http://{f"[{host}]" if ":" in host else host}:{port}/ (requests: /docs; stop with Ctrl-C)', flush=True)
     uvicorn.run(app, host=host, port=port, log_level='warning', timeout_graceful_shutdown=10, limit_concurrency=4 * waiting)
