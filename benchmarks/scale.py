@@ -2,8 +2,8 @@
 
 Sets of several sizes are made by make_large.py (in a folder beside each other, kept for the next time), and for each of them is measured:
 preparing in memory and out of core, loading, splitting, cutting into batches, and training. Every measurement has a process of its own,
-whose peak of memory is part of the result. The process that prepares out of core is refused more than 1 GB for its data (RLIMIT_DATA, as
-by `ulimit -d`; on Linux). The two ways to prepare must give equal files, or nothing is written.
+whose peak of memory is part of the result. Where a memory cgroup can be made (Linux, root), the process that prepares out of core
+gets 1 GB and no more, and a row `limit` says so. The two ways to prepare must give equal files, or nothing is written.
 
     python benchmarks/scale.py --folder some/large/disk
     python benchmarks/scale.py --quick              # small sets, seconds; shown, but not written unless --out is given
@@ -11,12 +11,13 @@ by `ulimit -d`; on Linux). The two ways to prepare must give equal files, or not
 import argparse
 import itertools
 import json
-import resource
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -27,7 +28,7 @@ from bst_nbdev.core import BSTError, atomic_path, check_writable, file_digest, s
 
 COLUMNS = ['ratings', 'work', 'value', 'unit', 'device', 'commit']
 SIZES, QUICK = [10**6, 4 * 10**6, 16 * 10**6, RATINGS], [20_000, 40_000]
-MEMORY, LIMIT = '1GB', 10**9  # of the out-of-core route: what it is told, and what its process may hold in data
+MEMORY, LIMIT = '1GB', 10**9  # of the out-of-core route: what it is told, and what it gets
 SCRIPT = Path(__file__).resolve()
 
 class Clock:
@@ -110,7 +111,19 @@ def work(a):
 
 # --- The command
 
-def limited(): resource.setrlimit(resource.RLIMIT_DATA, (LIMIT, LIMIT))
+@contextmanager
+def limited(limit):
+    "Yields what a new process calls to have no more memory than that, the pages of its files included, or None where the kernel will not have it"
+    group = next((root/f'bst_nbdev-{os.getpid()}' for root in map(Path, ('/sys/fs/cgroup/memory', '/sys/fs/cgroup')) if (root/'cgroup.procs').exists()), None)
+    try:
+        group.mkdir()
+        next(group/name for name in ('memory.limit_in_bytes', 'memory.max') if (group/name).exists()).write_text(str(limit))
+    except (AttributeError, OSError, StopIteration) as error:
+        print(f'memory is not limited, for that takes Linux, a memory cgroup and the right to make one ({error or "there is none"})', file=sys.stderr)
+        yield None
+    else: yield lambda: (group/'cgroup.procs').write_text(str(os.getpid()))
+    finally:
+        if group and group.exists(): group.rmdir()
 
 def fresh(job, data, *arguments, before=None):
     "Rows of a job that was done in a new process, in which `before` was called first"
@@ -126,8 +139,9 @@ def measure(folder, ratings, a):
     data = folder/f'{ratings}'
     if not (data/'csv').exists(): make_large(data/'csv', ratings)
     yield from fresh('prepare', data)
-    yield from fresh('prepare out of core', data, before=limited)
-    yield 'prepare out of core: limit', LIMIT / 10**6, 'MB'
+    with limited(LIMIT) as within:
+        yield from fresh('prepare out of core', data, before=within)
+        if within: yield 'prepare out of core: limit', LIMIT / 10**6, 'MB'
     if not same_files(data/'prepared', data/'out_of_core'): raise SystemExit('nothing was written: the two ways to prepare differ')
     shutil.rmtree(data/'out_of_core')
     yield from fresh('start', data)
