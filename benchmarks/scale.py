@@ -118,6 +118,8 @@ def limited(limit):
     try:
         group.mkdir()
         next(group/name for name in ('memory.limit_in_bytes', 'memory.max') if (group/name).exists()).write_text(str(limit))
+        for name, most in ('memory.memsw.limit_in_bytes', limit), ('memory.swap.max', 0):  # nor instead of it disk
+            if (group/name).exists(): (group/name).write_text(str(most))
     except (AttributeError, OSError, StopIteration) as error:
         print(f'memory is not limited, for that takes Linux, a memory cgroup and the right to make one ({error or "there is none"})', file=sys.stderr)
         yield None

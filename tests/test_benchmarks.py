@@ -5,6 +5,7 @@ Never how many seconds something takes: that depends on the machine.
 import importlib.util
 import json
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -212,6 +213,14 @@ def test_large_refuses(scale, tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match='make_large: 10 ratings are too few: ask for 40 or more'): scale[1].main()
     assert not list(tmp_path.iterdir())
 
+def test_memory_is_limited_by_the_kernel(scale):
+    "Not by counting what a process has reserved; the group is gone afterwards."
+    with scale[0].limited(60_000_000) as within:
+        if within is None: pytest.skip('no memory cgroup can be made here')
+        codes = [subprocess.run([sys.executable, '-c', f'x = b"x" * {size}'], preexec_fn=within).returncode for size in (1_000, 200_000_000)]
+    assert codes == [0, -9]
+    with scale[0].limited('no number') as within: assert within is None
+
 def test_scale_writes_its_columns_and_replaces_rows_of_the_same_size(scale, tmp_path, monkeypatch):
     bench, out = scale[0], tmp_path/'scale.csv'
     monkeypatch.setattr(bench, 'measure', lambda folder, ratings, a: [('load', 2., 's'), ('train', float(ratings), 'labels/s')])
@@ -221,7 +230,7 @@ def test_scale_writes_its_columns_and_replaces_rows_of_the_same_size(scale, tmp_
 
 def test_scale_refuses_routes_that_differ(scale, tmp_path, monkeypatch):
     bench = scale[0]
-    def job(name, data, *rest):
+    def job(name, data, *rest, before=None):
         folder = data/('out_of_core' if 'core' in name else 'prepared')
         folder.mkdir(parents=True)
         (folder/'user.npy').write_text(name)
