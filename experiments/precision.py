@@ -47,7 +47,7 @@ def main():
     table, threads = pd.DataFrame(rows), torch.get_num_threads()
     table['ratio'] = table.epoch_seconds[0] / table.epoch_seconds
     for part in 'validation', 'test': table[f'{part}_difference'] = table[f'{part}_mae_median'].fillna(table[f'{part}_mae']) - table[f'{part}_mae_median'].fillna(table[f'{part}_mae'])[0]
-    table = table.assign(device=f'cpu, {threads} threads' if a.device == 'cpu' or not torch.cuda.is_available() else torch.cuda.get_device_name(), commit=source_commit())
+    table = table.assign(device=f'cpu, {threads} thread' + 's' * (threads > 1) if a.device == 'cpu' or not torch.cuda.is_available() else torch.cuda.get_device_name(), commit=source_commit())
     with atomic_path(a.out) as scratch: table.to_csv(scratch, index=False, float_format='%.6g')
     print(table[['variant', 'validation_mae_median', 'test_mae_median', 'test_difference', 'epoch_seconds', 'ratio']].to_string(index=False))
 
