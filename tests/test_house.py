@@ -247,6 +247,12 @@ def test_exported_cells_of_some_length_are_named(tmp_path):
     if found: warnings.warn(f'{len(found)} exported cells have more than 25 lines: ' + '; '.join(found))
 
 @each_notebook
+def test_prose_names_nothing_private(path):
+    "Names in backticks become links, and what begins with an underscore has no place that one could link to"
+    report([f'{path.name} cell {number}: {name} is private: say what it does' for number, kind, source, _ in cells(path)
+            if kind == 'markdown' for name in re.findall(r'`_[a-z]\w*`', source)])
+
+@each_notebook
 def test_lines_are_short(path):
     report([f'{path.name} cell {number}: a line of {len(line)} characters, at most {MAX_WIDTH}: {line.strip()[:60]}…'
             for number, source in exported(path) for line in source.splitlines() if len(line) > MAX_WIDTH])
