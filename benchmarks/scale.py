@@ -114,18 +114,18 @@ def work(a):
 @contextmanager
 def limited(limit):
     "Yields what a new process calls to have no more memory than that, the pages of its files included, or None where the kernel will not have it"
-    group = next((root/f'bst_nbdev-{os.getpid()}' for root in map(Path, ('/sys/fs/cgroup/memory', '/sys/fs/cgroup')) if (root/'cgroup.procs').exists()), None)
+    old, within = Path('/sys/fs/cgroup/memory'), None  # only there if the kernel has the first version of cgroups, which counts swap with the rest
+    root, memory, swap = (old, 'limit_in_bytes', ('memsw.limit_in_bytes', limit)) if old.exists() else (old.parent, 'max', ('swap.max', 0))
+    group = root/f'bst_nbdev-{os.getpid()}'
     try:
         group.mkdir()
-        next(group/name for name in ('memory.limit_in_bytes', 'memory.max') if (group/name).exists()).write_text(str(limit))
-        for name, most in ('memory.memsw.limit_in_bytes', limit), ('memory.swap.max', 0):  # nor instead of it disk
-            if (group/name).exists(): (group/name).write_text(str(most))
-    except (AttributeError, OSError, StopIteration) as error:
-        print(f'memory is not limited, for that takes Linux, a memory cgroup and the right to make one ({error or "there is none"})', file=sys.stderr)
-        yield None
-    else: yield lambda: (group/'cgroup.procs').write_text(str(os.getpid()))
+        (group/f'memory.{memory}').write_text(str(limit))
+        if (file := group/f'memory.{swap[0]}').exists(): file.write_text(str(swap[1]))
+        within = lambda: (group/'cgroup.procs').write_text(str(os.getpid()))
+    except OSError as error: print(f'memory is not limited, for that takes Linux, a memory cgroup and the right to make one: {error}', file=sys.stderr)
+    try: yield within
     finally:
-        if group and group.exists(): group.rmdir()
+        if group.exists(): group.rmdir()
 
 def fresh(job, data, *arguments, before=None):
     "Rows of a job that was done in a new process, in which `before` was called first"

@@ -1061,6 +1061,13 @@ def _check_digests(folder, digests):
             raise DataError(f"{folder/'metadata.json'} is damaged ({error!r}): prepare the data again") from error
         if not same: raise DataError(f"{folder/name} is not what was written (its checksum differs): prepare the data again")
 
+# %% ../nbs/01_data.ipynb #b7d21e90
+def _version_of(folder):
+    "What changes when another folder takes this one's place; None if there is none"
+    try: found = folder.stat()
+    except OSError: return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns
+
 # %% ../nbs/01_data.ipynb #bf4cdc08
 def load_prepared(
     folder: str | Path,  # Where `save_prepared` has written
@@ -1068,6 +1075,7 @@ def load_prepared(
 ) -> Interactions:  # As it was saved
     "Read back what `save_prepared` wrote"
     folder = Path(folder)
+    before = _version_of(folder)
     meta = _read_json(folder/'metadata.json', 'a folder of prepared data')
     _check_digests(folder, meta.get('sha256'))
     data = load_vocabularies(folder)
@@ -1080,6 +1088,7 @@ def load_prepared(
         if array.shape != shape: raise DataError(f"{folder/name}.npy has shape {array.shape} instead of {shape}: prepare the data again")
     if arrays['offsets'][-1] != n or (np.diff(arrays['offsets']) < 0).any():
         raise DataError(f"{folder/'offsets.npy'} does not rise to {n:,} ratings: prepare the data again")
+    if _version_of(folder) != before: raise DataError(f"{folder} was replaced while it was read: load it again")
     return replace(data, **arrays, source=meta.get('source', {}))
 
 # %% ../nbs/01_data.ipynb #4bbd5a73

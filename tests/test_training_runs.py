@@ -18,7 +18,7 @@ import pytest
 
 from bst_nbdev.checkpoints import Checkpoints, load_state
 from bst_nbdev.core import DataError, file_digest
-from bst_nbdev.data import load, save_prepared
+from bst_nbdev.data import ARRAYS, load, save_prepared
 from bst_nbdev.sample import make_sample
 from bst_nbdev.sequences import RatingTensors
 
@@ -132,29 +132,31 @@ def test_a_read_only_file_system(tiny, options, tmp_path):
 
 REPLACE = """
 import itertools, sys
-from bst_nbdev.data import load, save_prepared
+from bst_nbdev.data import ARRAYS, load, save_prepared
 both = [load(path) for path in sys.argv[2:]]
 for data in itertools.cycle(both):
     save_prepared(data, sys.argv[1])
     print('.', flush=True)
 """
 
+def content(data): return [getattr(data, name).tobytes() for name in ARRAYS] + [data.users.ids.tobytes(), data.items.ids.tobytes()]
+
 def test_prepared_data_are_replaced_while_they_are_read(tiny, tmp_path):
     "A reader gets the one or the other, whole, or is told in a line to try again; what it has does not change under it."
     paths = [tiny, make_sample(tmp_path/'other', n_users=41, n_movies=150)]
-    sizes, seen = {len(load(path).rating) for path in paths}, []
+    wanted, seen = [content(load(path)) for path in paths], []
     (tmp_path/'replace.py').write_text(REPLACE)
     with subprocess.Popen([sys.executable, tmp_path/'replace.py', tmp_path/'prepared', *paths], stdout=subprocess.PIPE, text=True, env=ENV) as writer:
         writer.stdout.readline()
         try:
             end = time.monotonic() + 60
-            while len({len(rating) for _, rating, _ in seen}) < 2 or len(seen) < 20:
-                assert time.monotonic() < end, seen
+            while len(seen) < 20 or not all(one in [found for _, found in seen] for one in wanted):
+                assert time.monotonic() < end, len(seen)
                 try: data = load(tmp_path/'prepared')
                 except DataError as error: assert '\n' not in str(error)
-                else: seen.append((data, data.rating, data.rating.tobytes()))
+                else: seen.append((data, content(data)))
         finally: writer.kill()
-    for data, rating, content in seen: assert {len(rating), len(data.item), data.offsets[-1]} <= sizes and rating.tobytes() == content
+    assert all(found in wanted and content(data) == found for data, found in seen)
 
 
 # --- Several processes
