@@ -19,7 +19,7 @@ import torch
 from accelerate import Accelerator
 from run import COLUMNS, OURS, alternate, locate, merge, seconds, some_windows, table
 
-from bst_nbdev.core import BSTError, check_writable, seed_everything, source_commit
+from bst_nbdev.core import BSTError, check_writable, device_name, seed_everything, source_commit
 from bst_nbdev.data import load
 from bst_nbdev.model import make_loss, make_model
 from bst_nbdev.packing import Chunks, PackedBatches
@@ -144,7 +144,7 @@ def main(arguments=None):
         if out: check_writable(out.parent)
         torch.set_num_threads(a.threads)
         data = load(locate(a.data))
-        about = dict(device=f'cpu, {a.threads} thread' + 's' * (a.threads > 1), commit=source_commit())
+        about = dict(device=device_name('cpu', a.threads), commit=source_commit())
         for library, python in pythons.items():
             found = against(data, library, python, a.threads, 1 if a.quick else a.repeat, min(a.windows, 1024) if a.quick else a.windows, a.batch_size)
             rows = pd.DataFrame(found).assign(**about).reindex(columns=COLUMNS)

@@ -35,7 +35,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchmetrics import MeanAbsoluteError
 
-from bst_nbdev.core import BSTError, DataError, atomic_path, check_writable, progress, seed_everything, show_progress, source_commit
+from bst_nbdev.core import BSTError, DataError, atomic_path, check_writable, device_name, progress, seed_everything, show_progress, source_commit
 from bst_nbdev.data import (data_folder, download, find_layout, load, load_prepared, movielens_name, open_files, read_movielens,
                             sample_folder, save_prepared)
 from bst_nbdev.evaluation import compare, evaluate_model
@@ -532,12 +532,6 @@ def merge(path, rows):
         old = pd.read_csv(path)
         rows = pd.concat([old[~old.work.isin(rows.work)], rows])
     with atomic_path(path) as scratch: rows.sort_values('work', kind='stable').to_csv(scratch, index=False, float_format='%.5g')
-
-def device_name(device, threads):
-    "What a row says of where it was measured"
-    if device == 'cpu': return f'cpu, {threads} thread' + 's' * (threads > 1)
-    name = torch.cuda.get_device_name() if device.startswith('cuda') else device
-    return f'{name}, torch {torch.__version__}'
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -24,7 +24,7 @@ import pandas as pd
 from make_large import RATINGS, make_large
 from run import peak_memory
 
-from bst_nbdev.core import BSTError, atomic_path, check_writable, file_digest, seed_everything, show_progress, source_commit
+from bst_nbdev.core import BSTError, atomic_path, check_writable, device_name, file_digest, seed_everything, show_progress, source_commit
 
 COLUMNS = ['ratings', 'work', 'value', 'unit', 'device', 'commit']
 SIZES, QUICK = [10**6, 4 * 10**6, 16 * 10**6, RATINGS], [20_000, 40_000]
@@ -181,7 +181,7 @@ def main(arguments=None):
         with tempfile.TemporaryDirectory() as temporary:
             for ratings in a.sizes or (QUICK if a.quick else SIZES):
                 rows = pd.DataFrame(measure(a.folder or Path(temporary), int(ratings), a), columns=COLUMNS[1:4])
-                rows = rows.assign(ratings=int(ratings), device=f'cpu, {a.threads} thread' + 's' * (a.threads > 1), commit=source_commit())[COLUMNS]
+                rows = rows.assign(ratings=int(ratings), device=device_name('cpu', a.threads), commit=source_commit())[COLUMNS]
                 if out: merge(out, rows)
                 print(rows[COLUMNS[:4]].to_string(index=False, header=False, float_format='{:.5g}'.format), flush=True)
     except BSTError as error: raise SystemExit(f'error: {error}') from error

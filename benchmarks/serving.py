@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from run import COLUMNS, OURS, locate, merge, untrained
 
-from bst_nbdev.core import show_progress, source_commit
+from bst_nbdev.core import device_name, show_progress, source_commit
 from bst_nbdev.data import load
 
 SERVE = 'import sys; from bst_nbdev.serve import bst_serve; sys.exit(bst_serve())'
@@ -126,7 +126,7 @@ def main(arguments=None):
             process.terminate()
             process.wait(timeout=30)
     rows['work'] = f'{data.name}: service, ' + rows['work']
-    rows = rows.assign(device=f'cpu, {a.threads} thread' + 's' * (a.threads > 1), commit=source_commit()).reindex(columns=COLUMNS)
+    rows = rows.assign(device=device_name('cpu', a.threads), commit=source_commit()).reindex(columns=COLUMNS)
     merge(a.out, rows)
     print(rows[['work', 'value', 'unit']].to_string(index=False, header=False, float_format='{:.4g}'.format))
 

@@ -19,12 +19,12 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
-from run import COLUMNS, Bf16, Planned, alternate, device_name, locate, merge, packed_pass, table
+from run import COLUMNS, Bf16, Planned, alternate, locate, merge, packed_pass, table
 from torch import nn
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
-from bst_nbdev.core import BSTError, check_writable, progress, seed_everything, show_progress, source_commit
+from bst_nbdev.core import BSTError, check_writable, device_name, progress, seed_everything, show_progress, source_commit
 from bst_nbdev.data import load
 from bst_nbdev.packing import Chunks, PackedBatches, balanced
 from bst_nbdev.presets import build_config, build_loss, build_model, training_settings

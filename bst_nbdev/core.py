@@ -6,7 +6,7 @@
 __all__ = ['UNKNOWN', 'logger', 'BSTError', 'DataError', 'DownloadError', 'ConfigError', 'CheckpointError', 'MissingExtraError',
            'check_choice', 'check_at_least', 'JSONConfig', 'require_extra', 'check_seed', 'seed_everything',
            'show_progress', 'progress', 'atomic_path', 'check_writable', 'file_digest', 'library_versions',
-           'source_commit']
+           'source_commit', 'device_name']
 
 # %% ../nbs/00_core.ipynb #6ba25179
 import hashlib
@@ -202,3 +202,14 @@ def source_commit() -> str:  # Short commit, with "+changes" if files differ fro
     git = lambda *args: subprocess.run(['git', '-C', str(root), *args], capture_output=True, text=True).stdout.strip()
     changed = git('status', '--porcelain', '--untracked-files=no', '--', 'bst_nbdev', 'setup.py', 'settings.ini')
     return git('rev-parse', '--short', 'HEAD') + ('+changes' if changed else '')
+
+# %% ../nbs/00_core.ipynb #5e0b7c14
+def device_name(
+    device: str = 'cpu',  # As PyTorch names it
+    threads: int = 1,  # How many of them torch uses on a CPU
+) -> str:  # Such as "cpu, 2 threads", or a GPU's name and the version of torch
+    "Where something is measured, as rows of results say it"
+    if device == 'cpu': return f'cpu, {threads} thread' + 's' * (threads > 1)
+    import torch
+    name = torch.cuda.get_device_name() if device.startswith('cuda') else device
+    return f'{name}, torch {torch.__version__}'

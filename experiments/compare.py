@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from bst_nbdev.core import atomic_path, seed_everything, show_progress, source_commit
+from bst_nbdev.core import atomic_path, device_name, seed_everything, show_progress, source_commit
 from bst_nbdev.data import load
 from bst_nbdev.evaluation import as_rating, fit_baseline, rating_scores, validation_metrics
 from bst_nbdev.packing import Chunks, PackedBatches
@@ -120,7 +120,7 @@ def main():
     a = parser.parse_args()
     show_progress(False)
     data = load(a.data)
-    about = dict(device=f'cpu, {torch.get_num_threads()} thread' + 's' * (torch.get_num_threads() > 1), commit=source_commit())
+    about = dict(device=device_name('cpu', torch.get_num_threads()), commit=source_commit())
     for name, job in JOBS.items():
         if a.only not in (None, name): continue
         table = pd.DataFrame(job(a, data)).assign(**about)

@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 
 from bst_nbdev.checkpoints import Checkpoints, load_state
-from bst_nbdev.core import atomic_path, file_digest, progress, source_commit
+from bst_nbdev.core import atomic_path, device_name, file_digest, progress, source_commit
 
 CODES = dict(KILL=-signal.SIGKILL, TERM=128 + signal.SIGTERM, INT=128 + signal.SIGINT)
 
@@ -62,7 +62,7 @@ def main():
     a = parser.parse_args()
     if a.quick: a.epochs, a.kills = 1, 2
     options = ['--data', a.data, '--epochs', a.epochs, '--device', 'cpu', '--checkpoint-every', a.every]
-    draw, rows, about = random.Random(a.seed), [], dict(device=f'cpu, {torch.get_num_threads()} threads', commit=source_commit())
+    draw, rows, about = random.Random(a.seed), [], dict(device=device_name('cpu', torch.get_num_threads()), commit=source_commit())
     with tempfile.TemporaryDirectory() as place:
         began = time.monotonic()
         finish(start(*options, '--out', whole := Path(place)/'whole'))

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 
-from bst_nbdev.core import atomic_path, progress, source_commit
+from bst_nbdev.core import atomic_path, device_name, progress, source_commit
 from bst_nbdev.data import load
 from bst_nbdev.evaluation import evaluate_model
 from bst_nbdev.pipeline import Recipe, build
@@ -68,7 +68,7 @@ def main():
     parser.add_argument('--out', type=Path, default=Path('results/learning_speed.csv'), help='the result file (default: %(default)s)')
     a = parser.parse_args()
     data, threads = load(a.data), torch.get_num_threads()
-    about = dict(device=f'cpu, {threads} thread' + 's' * (threads > 1), commit=source_commit())
+    about = dict(device=device_name('cpu', threads), commit=source_commit())
     table = pd.DataFrame([row for epochs in a.epochs for row in curve(a, data, epochs)]).assign(**about)
     with atomic_path(a.out) as scratch: table.to_csv(scratch, index=False, float_format='%.6g')
     for epochs, rows in table.groupby('epochs'):

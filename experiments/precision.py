@@ -12,9 +12,9 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from bst_nbdev.core import ConfigError, atomic_path, source_commit
+from bst_nbdev.core import ConfigError, atomic_path, device_name, source_commit
 from bst_nbdev.data import load
-from bst_nbdev.pipeline import Recipe, train
+from bst_nbdev.pipeline import Recipe, choose_device, train
 
 VARIANTS = {'float32': {}, 'bf16': dict(mixed_precision='bf16'), 'compiled': dict(compile=True), 'bf16, compiled': dict(mixed_precision='bf16', compile=True)}
 
@@ -46,8 +46,10 @@ def main():
         except ConfigError as error: print(f'{name}: {error}')
     table, threads = pd.DataFrame(rows), torch.get_num_threads()
     table['ratio'] = table.epoch_seconds[0] / table.epoch_seconds
-    for part in 'validation', 'test': table[f'{part}_difference'] = table[f'{part}_mae_median'].fillna(table[f'{part}_mae']) - table[f'{part}_mae_median'].fillna(table[f'{part}_mae'])[0]
-    table = table.assign(device=f'cpu, {threads} thread' + 's' * (threads > 1) if a.device == 'cpu' or not torch.cuda.is_available() else torch.cuda.get_device_name(), commit=source_commit())
+    for part in 'validation', 'test':
+        best = table[f'{part}_mae_median'].fillna(table[f'{part}_mae'])
+        table[f'{part}_difference'] = best - best[0]
+    table = table.assign(device=device_name(str(choose_device(a.device)), threads), commit=source_commit())
     with atomic_path(a.out) as scratch: table.to_csv(scratch, index=False, float_format='%.6g')
     print(table[['variant', 'validation_mae_median', 'test_mae_median', 'test_difference', 'epoch_seconds', 'ratio']].to_string(index=False))
 

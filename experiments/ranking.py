@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from bst_nbdev.core import atomic_path, library_versions, show_progress, source_commit
+from bst_nbdev.core import atomic_path, device_name, library_versions, show_progress, source_commit
 from bst_nbdev.data import load
 from bst_nbdev.evaluation import training_rows
 from bst_nbdev.pipeline import Recipe, free_folder, save_run, train
@@ -76,7 +76,7 @@ def work(where, name, seed, threads, epochs, runs):
     if name in MODELS: rows = model(name, data, split, seed, epochs, runs, where)
     else: rows = dict(popularity=popularity, EASE=ease)[name](data, split)
     versions = '; '.join(f'{k} {v}' for k, v in library_versions().items() if k in ('python', 'torch', 'numpy'))
-    return pd.DataFrame(rows).assign(dataset=data.name, protocol=PROTOCOL, model=name, device=f'cpu, {threads} thread' + 's' * (threads > 1),
+    return pd.DataFrame(rows).assign(dataset=data.name, protocol=PROTOCOL, model=name, device=device_name('cpu', threads),
                                      commit=source_commit(), versions=versions, data_sha256=data.source['sha256'][:16]).reindex(columns=COLUMNS)
 
 def merge(path, rows):

@@ -19,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from bst_nbdev.core import atomic_path, library_versions, progress, show_progress, source_commit
+from bst_nbdev.core import atomic_path, device_name, library_versions, progress, show_progress, source_commit
 from bst_nbdev.data import load
 from bst_nbdev.evaluation import BASELINES, METRICS, compare
 from bst_nbdev.pipeline import Recipe, save_run, train
@@ -81,7 +81,7 @@ def work(data, job, seed, threads, quick, runs):
         facts = dict(epochs=len(run.history), best_epoch=run.best_epoch, parameters=run.model.summary().loc['total', 'parameters'])
     versions = '; '.join(f'{k} {v}' for k, v in library_versions().items() if k in ('python', 'torch', 'numpy', 'scikit-surprise'))
     return table.assign(dataset=interactions.name, sequence_length=length, step=step, seed=seed, train_seconds=round(time.perf_counter() - start, 1),
-                        device=f'cpu, {threads} thread' + 's' * (threads > 1), commit=source_commit(), versions=versions,
+                        device=device_name('cpu', threads), commit=source_commit(), versions=versions,
                         data_sha256=interactions.source['sha256'][:16], **facts).reindex(columns=COLUMNS)
 
 def merge(path, rows):

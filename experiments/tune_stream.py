@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from bst_nbdev.core import atomic_path, progress, seed_everything, show_progress, source_commit
+from bst_nbdev.core import atomic_path, device_name, progress, seed_everything, show_progress, source_commit
 from bst_nbdev.data import load
 from bst_nbdev.evaluation import evaluate_model, validation_metrics
 from bst_nbdev.presets import build_batches, build_loss, build_model, reach, training_settings
@@ -67,7 +67,7 @@ def work(data, preset, name, every, threads, quick):
     return dict(dataset=data.name, protocol=whole.protocol, every=every, tried=name, part='validation', **evaluate_model(model, batches['validation']),
                 train_loss=history.loss.iloc[-1], best_epoch=int(history.epoch[history.best].iloc[-1]), epochs=len(history),
                 parameters=int(model.summary().loc['total', 'parameters']), train_seconds=round(time.perf_counter() - start, 1),
-                device=f'cpu, {threads} thread' + 's' * (threads > 1), commit=source_commit())
+                device=device_name('cpu', threads), commit=source_commit())
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
