@@ -271,7 +271,7 @@ def save_run(
         figure = plot_history(run.history, run.monitor).figure
         figure.savefig(scratch/'learning_curve.png', dpi=120, bbox_inches='tight')
         plt.close(figure)
-    return save_checkpoint(folder, run.model.cpu(), add_files)
+    return save_checkpoint(folder, run.model, add_files)
 
 # %% ../nbs/09_pipeline.ipynb #90ea86aa
 def _read_history(folder, epochs):

@@ -94,7 +94,8 @@ def make_schedule(
 ) -> torch.optim.lr_scheduler.LRScheduler:  # To be stepped after each batch
     "The learning-rate schedule that a configuration names"
     if config.schedule == 'constant': return LambdaLR(optimizer, lambda step: 1.)
-    return OneCycleLR(optimizer, config.learning_rate, total_steps=steps + 1, pct_start=.2)
+    moves = 'betas' in optimizer.defaults or 'momentum' in optimizer.defaults
+    return OneCycleLR(optimizer, config.learning_rate, total_steps=steps + 1, pct_start=.2, cycle_momentum=moves)
 
 # %% ../nbs/07_training.ipynb #7c0a0002
 PATIENCE = timedelta(hours=6)  # for which processes wait for one another: one of them may be busy with baselines
