@@ -316,7 +316,7 @@ def packed_pass(batches, model, size, device='cpu', **changes):
     synchronize(device)
     return batches.labels / (time.perf_counter() - start)
 
-def packed_job(setting, data, length=10, chunk=32, batch_sizes=(1024, 4096)):
+def packed_job(setting, data, length=10, chunks=(32, 64), batch_sizes=(1024, 4096)):
     """Throughput of the same network when it is trained in windows of one target, and in chunks where every place is one
 
     By `leave-last-out`, where all ratings but a user's last two are labels; the last row has the longer history of the preset. A pass is
@@ -325,8 +325,9 @@ def packed_job(setting, data, length=10, chunk=32, batch_sizes=(1024, 4096)):
     rows, tensors = make_split(data, 'leave-last-out', length).train, RatingTensors(data)
     c = build_config(data, 'default')
     few, many = setting.windows, 4 * setting.windows                                    # chunks are faster, so they get more to do
-    variants = {f'windows of {length}': (1, length - 1, few), f'{OURS}, chunks of {chunk} that carry {length - 1}': (chunk, length - 1, many),
-                f'{OURS}, chunks of {c.chunk} that carry {c.carry}': (c.chunk, c.carry, many)}
+    variants = {f'windows of {length}': (1, length - 1, few)}
+    for chunk, carry in [*((chunk, length - 1) for chunk in chunks), (c.chunk, c.carry)]:
+        variants[f'{OURS}, chunks of {chunk} that carry {carry}'] = chunk, carry, many
     for size in batch_sizes:
         def measure(places, carry, labels):
             batches = Planned(PackedBatches(Chunks(data, rows, places, carry, tensors=tensors), size, shuffle=True), labels)

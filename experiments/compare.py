@@ -4,14 +4,17 @@
     python experiments/compare.py --runs runs/experiments --data ml-1m                          # -> results/significance.csv, …
     python experiments/compare.py --runs runs/experiments --data ml-1m --only unknown_users
 
-All of it is by `leave-last-out`, whose split is the same for every seed: one test rating for each user.
+All but the last is by `leave-last-out`, whose split is the same for every seed: one test rating for each user.
 
 - significance: the errors of ours (mean over seeds) against SVD's and SVD++'s on the very same ratings, with a paired bootstrap over users
 - ensemble: the distributions of all seeds, averaged
 - calibration: how often each rating came, by the chance it was given
 - unknown_users: a tenth of all users is kept out of training; their last rating is foreseen from the ten before it, or from all
+- one_split: by protocols that draw their split, models that differ in the seed of weights and order alone (the split is that of seed 0), and
+  the mean of their distributions; --protocol picks one, and the rows of the others stay
 """
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +30,23 @@ from bst_nbdev.presets import build_batches, build_loss, build_model, reach
 from bst_nbdev.sequences import Split, make_split, seen_rows
 from bst_nbdev.stream import rating_class
 from bst_nbdev.training import fit, predict
+from reproduce import merge
 
 PROTOCOL, RESAMPLES, SHORT = 'leave-last-out', 10_000, 10
 MEASURES = ('mae_median', 'mae', 'rmse')
+
+DRAWN = ('random-ratings', 'fill-in', 10, 1), ('random-windows', 'default', 10, 1), ('random-windows', 'default', 4, 2)  # for one_split
+
+def fitted(data, recipe, split):
+    "A model trained on a split, and its batches"
+    seed_everything(recipe.seed)
+    model = build_model(data, recipe.preset, **recipe.model_settings())
+    training = recipe.training(len(split.train))
+    batches = build_batches(data, split, model.config, training.batch_size, seed=recipe.seed)
+    model.set_training(*seen_rows(data, split, reach(model.config)), labels=torch.as_tensor(data.rating[split.train]))
+    metrics = validation_metrics(model.config)
+    fit(model, batches['train'], batches['validation'], build_loss(model.config), metrics, training, monitor=next(iter(metrics)))
+    return model, batches
 
 def answers(model, batches):
     "Scores of a pass in the order of the row numbers"
@@ -44,9 +61,9 @@ def trained(a, data):
     runs = [load_run(folder, a.data, 'cpu') for folder in found]
     return [(run.model, *answers(run.model, build_batches(data, run.split, run.model.config)['test'])) for run in runs]
 
-def scored(data, name, scores, labels, values, **more):
+def scored(data, name, scores, labels, values, protocol=PROTOCOL, **more):
     "A row in the manner of the other result files"
-    return dict(dataset=data.name, protocol=PROTOCOL, model=name, part='test', **rating_scores(scores, labels, values), **more)
+    return dict(dataset=data.name, protocol=protocol, model=name, part='test', **rating_scores(scores, labels, values), **more)
 
 def significance(a, data):
     "Differences to the baselines, with the middle 95 % of a paired bootstrap over users"
@@ -85,17 +102,11 @@ def calibration(a, data, parts=10):
 
 def unknown_users(a, data):
     "A model that has never met a tenth of the users, asked about their last ratings and about those of others whose id is hidden"
-    recipe = Recipe(str(a.data), protocol=PROTOCOL, epochs=a.epochs)
-    seed_everything(recipe.seed)
-    model, whole = build_model(data, recipe.preset), make_split(data, PROTOCOL)
+    whole = make_split(data, PROTOCOL)
     stranger = np.random.default_rng(0).random(len(data.users)) < .1
     known = lambda rows: rows[~stranger[data.user[rows]]]
     split = Split(PROTOCOL, known(whole.train), known(whole.validation), whole.test)
-    training = recipe.training(len(split.train))
-    batches = build_batches(data, split, model.config, training.batch_size, seed=recipe.seed)
-    model.set_training(*seen_rows(data, split, reach(model.config)), labels=torch.as_tensor(data.rating[split.train]))
-    metrics = validation_metrics(model.config)
-    fit(model, batches['train'], batches['validation'], build_loss(model.config), metrics, training, monitor=next(iter(metrics)))
+    model, batches = fitted(data, Recipe(str(a.data), protocol=PROTOCOL, epochs=a.epochs), split)
     shown = model.user.id.known.clone()
     assert not shown[torch.from_numpy(stranger)].any(), 'the model knows users that were kept out'
     groups = {'unknown': whole.test[stranger[data.user[whole.test]]], 'known': known(whole.test)}
@@ -108,7 +119,21 @@ def unknown_users(a, data):
                 who = 'a user nobody knows' if group == 'unknown' else 'a known user, id hidden' if hidden else 'a known user'
                 yield scored(data, 'BST (default)', *answers(model, test), c.rating_values, user=who, history=history, users=len(rows))
 
-JOBS = dict(significance=significance, ensemble=ensemble, calibration=calibration, unknown_users=unknown_users)
+def one_split(a, data):
+    "Models of several seeds on the very same split, and the mean of their distributions"
+    for protocol, preset, length, step in DRAWN:
+        if a.protocol not in (None, protocol): continue
+        recipe = Recipe(str(a.data), preset, protocol, length, step, a.epochs)
+        split = make_split(data, protocol, length, step)
+        about, mixed = dict(protocol=protocol, sequence_length=length, step=step), 0
+        for seed in range(a.seeds):
+            model, batches = fitted(data, replace(recipe, seed=seed), split)
+            values, (scores, labels) = model.config.rating_values, answers(model, batches['test'])
+            mixed = mixed + scores.softmax(-1) / a.seeds
+            yield scored(data, f'BST ({preset})', scores, labels, values, seed=seed, seeds=1, **about)
+        yield scored(data, f'BST ({preset}), ensemble of {a.seeds}', mixed.log(), labels, values, seeds=a.seeds, **about)
+
+JOBS = dict(significance=significance, ensemble=ensemble, calibration=calibration, unknown_users=unknown_users, one_split=one_split)
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -116,7 +141,9 @@ def main():
     parser.add_argument('--runs', type=Path, default=Path('runs/experiments'), help='where the trained models are (default: %(default)s)')
     parser.add_argument('--out', type=Path, default=Path('results'), help='folder for the result files (default: %(default)s)')
     parser.add_argument('--only', choices=JOBS, help='just one of them')
-    parser.add_argument('--epochs', type=int, help="for unknown_users; the preset's if not given")
+    parser.add_argument('--epochs', type=int, help="for unknown_users and one_split; the preset's if not given")
+    parser.add_argument('--protocol', choices=sorted({job[0] for job in DRAWN}), help='for one_split: just one of them')
+    parser.add_argument('--seeds', type=int, default=3, help='for one_split: how many (default: %(default)s)')
     a = parser.parse_args()
     show_progress(False)
     data = load(a.data)
@@ -124,7 +151,9 @@ def main():
     for name, job in JOBS.items():
         if a.only not in (None, name): continue
         table = pd.DataFrame(job(a, data)).assign(**about)
-        with atomic_path(a.out/f'{name}.csv') as scratch: table.to_csv(scratch, index=False, float_format='%.6g')
+        if name == 'one_split': merge(a.out/f'{name}.csv', table)
+        else:
+            with atomic_path(a.out/f'{name}.csv') as scratch: table.to_csv(scratch, index=False, float_format='%.6g')
         print(f'\n{name}\n' + table.drop(columns=list(about)).to_string(index=False), flush=True)
 
 if __name__ == '__main__': main()
