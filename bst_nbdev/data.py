@@ -63,8 +63,15 @@ def _present(values):
 
 def _whole(values):
     "`values` as int64, and a mask of those that really are whole numbers"
-    if values.dtype.kind in 'OUT': values = pd.to_numeric(pd.Series(values, dtype=object), errors='coerce').to_numpy()
-    if values.dtype.kind in 'iub': return values.astype(np.int64), np.ones(values.shape, bool)
+    if values.dtype.kind in 'OUT':
+        numbers = pd.to_numeric(pd.Series(values, dtype=object), errors='coerce')
+        there = numbers.notna().to_numpy()
+        if not there.all():                                          # the numbers alone: floats, which know gaps, know no large ones
+            whole, valid = np.zeros(len(values), np.int64), np.zeros(len(values), bool)
+            if there.any(): whole[there], valid[there] = _whole(values[there])
+            return whole, valid
+        values = numbers.to_numpy()
+    if values.dtype.kind in 'iub': return values.astype(np.int64), values <= np.iinfo(np.int64).max
     values = values.astype(np.float64)
     whole = (np.abs(values) < 2**53) & (values == np.floor(values))  # False for NaN
     return np.where(whole, values, 0).astype(np.int64), whole
@@ -349,9 +356,10 @@ def _assemble(tables: Tables) -> Interactions:
     return _interactions(tables, users, items, tables.rating_values or _scale_of(rating), arrays)
 
 def _scale_of(rating):
-    "The distinct values if they are few, else the lowest and the highest"
+    "The distinct values if they are few, or whole numbers up to 101 of them; else the lowest and the highest"
     values = np.unique(rating)
-    return values if len(values) <= 20 else values[[0, -1]]
+    whole = len(values) <= 101 and (values == np.floor(values)).all()
+    return values if len(values) <= 20 or whole else values[[0, -1]]
 
 # %% ../nbs/01_data.ipynb #8bb4fddd
 WHOLE_STARS = (1., 2., 3., 4., 5.)
@@ -644,9 +652,11 @@ def _items_csv(files, layout):
     header, wanted = next(reader, []), ('movieId', 'title', 'genres')
     missing = [name for name in wanted if name not in header]
     if missing: raise DataError(f"{where}, line 1: column {', '.join(missing)} is missing: it must read {','.join(wanted)}")
-    for f in reader:
-        if f and len(f) != len(header): raise _wrong_fields(f"{where}, line {reader.line_num}", len(header), ',', len(f))
-        if f: yield reader.line_num, (*(f[header.index(name)] for name in wanted), '')
+    try:
+        for f in reader:
+            if f and len(f) != len(header): raise _wrong_fields(f"{where}, line {reader.line_num}", len(header), ',', len(f))
+            if f: yield reader.line_num, (*(f[header.index(name)] for name in wanted), '')
+    except csv.Error as error: raise DataError(f"{where}, line {reader.line_num}: {error}: look for a quote that is not closed") from error
 
 # %% ../nbs/01_data.ipynb #dd84e2d1
 def _read_items(files, layout):
@@ -769,6 +779,20 @@ def _numbers_of(table, frame, column):
     return values
 
 # %% ../nbs/01_data.ipynb #2a674ef6
+def _no_time(column):
+    "What to say of timestamps that are text"
+    row = int(pd.to_numeric(column, errors='coerce').isna().to_numpy().argmax())
+    return DataError(f"{_row_of('ratings', row)}: timestamp is {column.iloc[row]!r}, but seconds since 1970 or a date such as 2024-01-31 "
+                     "belongs there: convert the column with pd.to_datetime(…, format=…)")
+
+def _refuse_compact_dates(seconds):
+    "Numbers such as 20240131 are dates to people, but would be an August of 1970"
+    if not len(seconds) or seconds.min() < 19000101 or seconds.max() > 21061231: return
+    if pd.to_datetime(pd.Series(np.unique(seconds)).astype(str), format='%Y%m%d', errors='coerce').isna().any(): return
+    raise DataError(f"ratings: timestamps such as {seconds[0]} look like dates, not like seconds since 1970: convert the column with "
+                    "pd.to_datetime(…, format='%Y%m%d')")
+
+# %% ../nbs/01_data.ipynb #01a0d001
 def _seconds_of(frame):
     "Timestamps as whole seconds since 1970, from numbers, dates, or dates as text (ISO 8601)"
     column = frame['timestamp']
@@ -776,8 +800,11 @@ def _seconds_of(frame):
     if kind == 'string' and pd.to_numeric(column, errors='coerce').isna().any():          # dates that came as text, as CSV files have them
         text, dates = column, pd.to_datetime(column, format='ISO8601', utc=True, errors='coerce')
         if dates.notna().any(): kind, column = 'datetime', dates
+        else: raise _no_time(column)
     if kind not in ('datetime', 'datetime64', 'date'):
-        return np.floor(_numbers_of('ratings', frame, 'timestamp')).clip(-1, 2**53).astype(np.int64)
+        seconds = np.floor(_numbers_of('ratings', frame, 'timestamp')).clip(-1, 2**53).astype(np.int64)
+        _refuse_compact_dates(seconds)
+        return seconds
     dates = pd.to_datetime(column, utc=True)
     _refuse(_row_of, 'ratings', dates.isna().to_numpy(), lambda r: 'timestamp is missing' if text is None or pd.isna(text.iloc[r])
             else f"timestamp is {text.iloc[r]!r}, but a date such as 2024-01-31 belongs there", 'give every rating a time')
@@ -833,7 +860,10 @@ def from_frame(
         raise DataError(f"rating_values {rating_values} is no scale: give at least the lowest and the highest rating")
     users = None if users is None else _frame_users(users, columns)
     items = None if items is None else _frame_items(items, columns)
-    return _assemble(Tables(table, users, items, rating_values, _row_of, name, dict(format='frame')))
+    data = _assemble(Tables(table, users, items, rating_values, _row_of, name, dict(format='frame')))
+    digest = hashlib.sha256()
+    for column in RATING_COLUMNS: digest.update(np.ascontiguousarray(getattr(data, column)))
+    return replace(data, source=data.source | dict(sha256=digest.hexdigest()))
 
 # %% ../nbs/01_data.ipynb #a32b6940
 ARCHIVES = {  # name: published md5, or None to ask the server for it
