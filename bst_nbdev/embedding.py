@@ -94,8 +94,8 @@ def _set_catalogue(self,
     year,  # Release years (M), 0 where unknown
 ):
     "Fill the fixed tables"
-    if self.genres != 'none': self.flags.copy_(torch.from_numpy(np.array(genres)))
-    if hasattr(self, 'period'): self.periods.copy_(year_periods(np.array(year))[0])
+    if self.genres != 'none': self.flags.copy_(torch.from_numpy(np.array(genres)).reshape(self.flags.shape))
+    if hasattr(self, 'period'): self.periods.copy_(year_periods(np.array(year))[0].reshape(self.periods.shape))
 
 ItemEmbedding.set_catalogue = _set_catalogue
 

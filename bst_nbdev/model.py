@@ -17,11 +17,11 @@ from torch.nn import functional as F
 
 from .core import ConfigError, JSONConfig, check_at_least, check_choice
 from .data import Interactions
-from .embedding import (EmbedRating, IdEmbedding, ItemEmbedding, LearnedPosition, MultiplyRating, TimeGapPosition,
+from .embedding import (GENRES, EmbedRating, IdEmbedding, ItemEmbedding, LearnedPosition, MultiplyRating, TimeGapPosition,
                                  UserEmbedding, year_periods)
 from .mlp import MLP
 from .sequences import check_sequence_length
-from .transformer import Encoder
+from .transformer import ACTIVATIONS, NORMS, Encoder
 
 # %% ../nbs/06_model.ipynb #2856912f
 @dataclass(frozen=True)
@@ -67,16 +67,18 @@ class BSTConfig(JSONConfig):
 # %% ../nbs/06_model.ipynb #6660a9f4
 _CHOICES = dict(position=('learned', 'time-gap', 'none'), position_join=('add', 'concat'), rating=('embed', 'multiply', 'none'),
                 pooling=('flatten', 'target'), output=('linear', 'sigmoid'), objective=('rating', 'click'), loss=('l1', 'mse'),
-                kind=('joint',))
+                kind=('joint',), genres=GENRES, activation=tuple(ACTIVATIONS), norm=NORMS)
 
 def _check_config(self):
     for name, choices in _CHOICES.items(): check_choice(name, getattr(self, name), choices)
     check_sequence_length(self.sequence_length)
-    for name in 'users', 'items', 'item_width', 'heads': check_at_least(name, getattr(self, name))
+    for name in 'users', 'items', 'item_width', 'heads', 'blocks': check_at_least(name, getattr(self, name))
+    check_at_least('hidden', self.hidden, 0)
+    for name in 'dropout', 'unknown_rate':
+        if not 0 <= getattr(self, name) < 1: raise ConfigError(f"{name} {getattr(self, name)} is no share: give 0 or more and less than 1")
     if len(self.rating_values) < 2:
         raise ConfigError(f"the rating scale is {self.rating_values}: it needs two values or more, else there is nothing to learn")
     if not math.isfinite(self.threshold): raise ConfigError(f"threshold is {self.threshold}: give a number")
-    if not 0 <= self.dropout < 1: raise ConfigError(f"dropout {self.dropout} is no share: give 0 or more and less than 1")
     if self.crosses and any(w not in (1, self.item_width) for w in _user_widths(self)):
         raise ConfigError(f"crosses multiply the profile with an item vector of width {self.item_width}: give user and features that width")
 
@@ -122,8 +124,9 @@ def _sequence(self, item, rating, time_gap, padding_mask):
     if self.config.position != 'none':
         p = self.position(time_gap)
         x = torch.cat([x, p], -1) if self.config.position_join == 'concat' else x + p   # (B, L, D)
-    if self.config.rating == 'multiply': x = self.rating(x, rating)
-    if self.config.rating == 'embed': x = self.rating(x, rating, known=_history_mask(padding_mask))
+    known = _history_mask(padding_mask)                                             # not the target's, whatever stands there
+    if self.config.rating == 'multiply': x = self.rating(x, rating.masked_fill(~known, 0))
+    if self.config.rating == 'embed': x = self.rating(x, rating, known=known)
     return x
 
 def _history_mask(padding_mask):
@@ -197,9 +200,11 @@ BST.set_catalogue, BST.set_training = _set_catalogue, _set_training
 PRESETS = {}
 
 PRESETS['paper'] = dict(
-    source='Chen et al. 2019, section 3.3, arxiv.org/abs/1905.06874',
+    source='Chen et al. 2019, section 3.1 and table 3, arxiv.org/abs/1905.06874',
     departures='The paper gives no embedding widths beyond "4 to 64": items, positions, user and profile have 32, the feed-forward '
-               'layer four times the width. Ratings of the history are embedded, since our behaviours are ratings. No cross features.',
+               'layer four times the width. Ratings of the history are embedded, since our behaviours are ratings. No cross features. '
+               'A head has width D / H (the paper\'s projections are D by D). The MLP reads the outputs of all places (section 2.3 '
+               'names the target\'s).',
     model=dict(sequence_length=20, item_width=32, user_width=32, feature_width=32, genres='mean', position='time-gap',
                position_join='concat', rating='embed', blocks=1, heads=8, hidden=256, mlp=(1024, 512, 256), dropout=.2,
                objective='click'),
@@ -208,8 +213,9 @@ PRESETS['paper'] = dict(
 # %% ../nbs/06_model.ipynb #94ce551e
 PRESETS['keras'] = dict(
     source='Khalid Salama, keras.io/examples/structured_data/movielens_recommendations_transformers',
-    departures='Ratings are divided by the top of the scale before they multiply. Row 0 of each table is for the unknown. The output '
-               'starts at the mean.',
+    departures='User id, profile and genres are on, as in the adaptation to this data (the example has switches, and ships with them off). '
+               'The target has a position too. LeakyReLU has a slope of 0.01 (Keras: 0.3). Ratings are divided by the top of the scale '
+               'before they multiply. Row 0 of each table is for the unknown. The output starts at the mean.',
     model=dict(sequence_length=4, item_width='sqrt', user_width='sqrt', feature_width='sqrt', genres='dense', position='learned',
                rating='multiply', blocks=1, heads=3, head_width='item', hidden=0, mlp=(256, 128), batch_norm=True, dropout=.1,
                loss='mse'),

@@ -35,6 +35,7 @@ def visible(
     side: str = 'past',  # One of `SIDES`
 ) -> torch.Tensor:  # True where a target may look (B, T, S)
     "Which ratings of the history each target may look at: never its own, never a later one if the side is 'past'"
+    check_choice('context', side, SIDES)
     history, target = place[:, None], target_place[..., None]
     return (history < target if side == 'past' else history != target) & ~padding_mask[:, None]   # (B, T, S)
 
@@ -55,6 +56,8 @@ class Chunks:
         self.side = check_choice('context', side, SIDES)
         self.tensors = tensors or RatingTensors(interactions, device)
         self.rows = np.asarray(targets, np.int64)
+        if not len(self.rows) or (np.diff(self.rows) <= 0).any():
+            raise ConfigError('chunks need targets in ascending order, one or more and none twice: sort their row numbers')
         self._locate(interactions, targets, context)
         self.cut()
 

@@ -58,7 +58,7 @@ def reach(
     config: BSTConfig | StreamConfig,  # Says how the data are cut
 ) -> int:  # Ratings from the earliest of the history to the target, both included
     "How far back a target may look in training"
-    return config.chunk + config.carry + 1 if config.kind == 'stream' else config.sequence_length
+    return config.chunk + config.carry if config.kind == 'stream' else config.sequence_length
 
 def build_batches(
     interactions: Interactions,  # All ratings

@@ -11,6 +11,7 @@ __all__ = ['DRAWN', 'NEEDED', 'STREAM_PRESETS', 'PairBias', 'QuickDropout', 'Str
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -177,7 +178,7 @@ def _check_config(self):
     choices = dict(context=SIDES, objective=('rating', 'click', 'next'), kind=('stream',))
     for name in choices: check_choice(name, getattr(self, name), choices[name])
     for name in 'users', 'items', 'width', 'layers', 'heads', 'hidden', 'chunk', 'carry': check_at_least(name, getattr(self, name))
-    check_at_least('negatives', self.negatives, 0)
+    for name in 'negatives', 'factors': check_at_least(name, getattr(self, name), 0)
     if self.objective == 'next' and self.context != 'past':
         raise ConfigError("objective 'next' asks to foresee, and context 'both' shows what came later: use context 'past'")
     if len(self.rating_values) < 2:
@@ -365,7 +366,7 @@ def _log_chance(self,
     N, M = self.config.negatives, self.config.items - 1
     if not (self.training and 0 < N < M): return self.compare_all(query).log_softmax(-1).gather(1, item.long()[:, None])[:, 0]
     drawn = torch.randint(1, M + 1, (N,), device=query.device)
-    others = self.compare_all(query, drawn) + math.log((M - 1) / N)                                                # (n, N)
+    others = self.compare_all(query, drawn) + math.log(M / N)                                                      # (n, N)
     others = others.masked_fill(drawn == item[:, None], float('-inf'))                                 # the right one is no negative
     right = self.compare(query[:, None], item[:, None])[:, 0]                                                      # (n, 1)
     return right[:, 0] - torch.cat([right, others], 1).logsumexp(1)
@@ -481,7 +482,15 @@ def make_stream_config(
 ) -> StreamConfig:  # Ready for `StreamBST`
     "Configuration of a preset for given data"
     choices = STREAM_PRESETS[check_choice('preset', preset, STREAM_PRESETS)]['model']
-    return StreamConfig.from_dict({**data_sizes(interactions), **choices, **overrides})
+    config = StreamConfig.from_dict({**data_sizes(interactions), **choices, **overrides})
+    if config.objective == 'rating' and not np.isin(interactions.rating, np.array(config.rating_values, np.float32)).all():
+        raise ConfigError(f"preset {preset} gives a chance to each value of the scale, and there are ratings between those of "
+                          f"{_short(config.rating_values)}: round them, name all values with rating_values, or use preset joint")
+    return config
+
+def _short(values):
+    "A scale in few words"
+    return ', '.join(f'{v:g}' for v in values) if len(values) <= 6 else f'{values[0]:g} to {values[-1]:g}'
 
 def make_stream_model(
     interactions: Interactions,  # The data, for its sizes and its catalogue
