@@ -9,6 +9,8 @@ __all__ = ['METRICS', 'SVD_SETTINGS', 'BASELINES', 'ERROR_VIEWS', 'as_rating', '
            'plot_comparison', 'errors_by', 'plot_errors']
 
 # %% ../nbs/08_evaluation.ipynb #7d908b62
+from itertools import cycle
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -45,6 +47,8 @@ def rating_scores(
     "Errors of rating answers, pooled over all examples"
     expected, median = (as_rating(predictions, rating_values, on_scale) for on_scale in (False, True))
     found = score(expected, labels, dict(mae=MeanAbsoluteError(), rmse=MeanSquaredError(squared=False)))
+    scale = torch.tensor(rating_values, dtype=labels.dtype, device=labels.device)
+    if not torch.isin(labels, scale).all(): median = expected                                # there are ratings between its values
     found['mae_median'] = score(median, labels, dict(mae=MeanAbsoluteError()))['mae']
     return {**found, **click_scores(expected, labels, threshold), **distribution_scores(predictions, labels, rating_values)}
 
@@ -57,7 +61,8 @@ def click_scores(
     "Area under the ROC curve"
     clicked = labels >= threshold
     if clicked.all() or not clicked.any(): return dict(auc=float('nan'))
-    return score(torch.sigmoid(predictions.double()), clicked.int(), dict(auc=BinaryAUROC()))
+    place = torch.unique(predictions, return_inverse=True)[1].double()                       # order and ties, on a scale from 0 to 1
+    return score(place / place.max().clamp(min=1), clicked.int(), dict(auc=BinaryAUROC()))
 
 # %% ../nbs/08_evaluation.ipynb #da8a023f
 def distribution_scores(
@@ -83,7 +88,7 @@ def plot_calibration(
     ax = ax or plt.subplots(figsize=(4, 4))[1]
     chance, came = predictions.softmax(-1).cpu(), F.one_hot(rating_class(labels, rating_values), predictions.shape[1]).cpu().float()
     ax.plot([0, 1], [0, 1], color='0.7')
-    for k, (value, marker) in enumerate(zip(rating_values, 'osD^v*XP<>')):
+    for k, (value, marker) in enumerate(zip(rating_values, cycle('osD^v*XP<>'))):
         parts = chance[:, k].argsort().tensor_split(10)
         x, y = ([values[part, k].mean().item() for part in parts] for values in (chance, came))
         ax.plot(x, y, marker=marker, color='0.2', mfc='white', lw=.8, label=f'{value:g}')
@@ -264,10 +269,12 @@ def compare(
     parts=('validation', 'test'),  # Which parts to score
 ) -> pd.DataFrame:  # One row per method and part: protocol, model, part, mae, mae_median, rmse, auc
     "Scores of baselines and models by the split's protocol"
-    rows = []
+    rows, thresholds = [], {model.config.threshold for model, _ in models.values()} or {4.}
+    if len(thresholds) > 1: raise ConfigError(f"models with thresholds {sorted(thresholds)} share no AUC: compare them one by one")
     for name in baselines:
         fitted = fit_baseline(name, interactions, split)
-        rows += [dict(model=name, part=part, **evaluate_baseline(fitted, interactions, getattr(split, part))) for part in parts]
+        found = (evaluate_baseline(fitted, interactions, getattr(split, part), *thresholds) for part in parts)
+        rows += [dict(model=name, part=part, **scores) for part, scores in zip(parts, found)]
     for name, (model, batches) in models.items():
         rows += [dict(model=name, part=part, **evaluate_model(model, batches[part], f'{name}: {part}')) for part in parts]
     if not rows: raise ConfigError('nothing to compare: give a model or a baseline')
@@ -336,7 +343,7 @@ def plot_errors(
     check_choice('measure', measure, ('mae', 'rmse', 'bias'))
     fig, axes = plt.subplots(1, len(ERROR_VIEWS), figsize=(11, 3.2), sharey=True, layout='constrained')
     for ax, (by, label) in zip(axes, ERROR_VIEWS.items()):
-        for (name, given), look in zip(answers.items(), ('ko-', 'ks--', 'k^:', 'kD-.', 'kv-')):
+        for (name, given), look in zip(answers.items(), cycle(('ko-', 'ks--', 'k^:', 'kD-.', 'kv-'))):
             table = errors_by(interactions, split, rows, given, by, groups)
             ax.plot(table.group, table[measure], look, mfc='white' if look != 'ko-' else None, label=name)
         if measure == 'bias': ax.axhline(0, color='0.7', lw=1)

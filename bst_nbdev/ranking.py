@@ -182,7 +182,10 @@ def fit_ranking_baseline(
     split: Split,  # Their parts
 ):  # A fitted baseline with `scores(interactions, rows)`
     "Fit a baseline on all ratings that are not validation or test targets"
-    return RANKING_BASELINES[check_choice('baseline', name, RANKING_BASELINES)]().fit(interactions, training_rows(interactions, split))
+    check_choice('baseline', name, RANKING_BASELINES)
+    if name == 'EASE' and split.context is not None:
+        raise ConfigError(f"EASE reads all ratings before a target, and {split.protocol} hides some of them: use another protocol")
+    return RANKING_BASELINES[name]().fit(interactions, training_rows(interactions, split))
 
 # %% ../nbs/08a_ranking.ipynb #08a00030
 MOST_TARGETS = 10_000  # of a part, drawn at random where there are more

@@ -12,6 +12,7 @@ __all__ = ['OPTIMIZERS', 'SCHEDULES', 'PRECISIONS', 'LARGE_TABLE', 'PATIENCE', '
 import json
 import math
 import os
+import shutil
 import time
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
@@ -72,6 +73,9 @@ def _check_config(self):
     for name in 'epochs', 'batch_size', 'patience', 'accumulation': check_at_least(name, getattr(self, name))
     if not 0 <= self.beta2 < 1: raise ConfigError(f"beta2 {self.beta2} is no share: give 0 or more and less than 1")
     if not 0 <= self.averaging <= 1: raise ConfigError(f"averaging {self.averaging} is no share: give 0 (none) to 1")
+    for name in 'weight_decay', 'embedding_decay', 'clip':
+        value = getattr(self, name)
+        if value is not None and not 0 <= value < float('inf'): raise ConfigError(f"{name} is {value}: give 0 or more")
     if not 0 < self.learning_rate < float('inf'): raise ConfigError(f"learning_rate is {self.learning_rate}: give a number above 0")
 
 # %% ../nbs/07_training.ipynb #2738de10
@@ -445,6 +449,7 @@ def save_checkpoint(
         blueprint = dict(version=CHECKPOINT_VERSION, sha256=file_digest(scratch/'model.safetensors'), model=model.config.to_dict(),
                          files={p.name: file_digest(p) for p in others})
         (scratch/'config.json').write_text(json.dumps(blueprint, indent=1))
+        shutil.copymode(scratch/'config.json', scratch/'model.safetensors')                # which came readable for its owner alone
     return Path(folder)
 
 # %% ../nbs/07_training.ipynb #bae36f90
@@ -505,6 +510,8 @@ def check_files(
     blueprint = _read_blueprint(folder)
     for name, digest in {**blueprint.get('files', {}), 'model.safetensors': blueprint.get('sha256')}.items():
         if not (folder/name).is_file(): raise CheckpointError(f"{folder/name} is missing: copy the whole folder")
-        if file_digest(folder/name) == digest: continue
-        raise CheckpointError(f"{folder/name} is not what was saved (its checksum differs): copy it again")
+        try: same = file_digest(folder/name) == digest
+        except OSError as error:
+            raise CheckpointError(f"{folder/name} cannot be read ({error.strerror}): make it readable, or copy the whole folder") from error
+        if not same: raise CheckpointError(f"{folder/name} is not what was saved (its checksum differs): copy it again")
     return folder
