@@ -14,6 +14,7 @@ import warnings
 from contextlib import redirect_stdout
 from dataclasses import fields
 from pathlib import Path
+from shlex import quote
 
 import pandas as pd
 import torch
@@ -22,7 +23,7 @@ from fastcore.docments import docments
 
 from . import __version__
 from .core import BSTError, ConfigError, DataError, atomic_path, show_progress
-from .data import find_data, load, save_prepared
+from .data import READ_ERRORS, find_data, load, save_prepared
 from .out_of_core import prepare_out_of_core
 from .presets import PRESETS
 from .training import PRECISIONS, processes
@@ -43,19 +44,21 @@ def make_parser(
     function,  # With docments on each parameter
     name: str,  # Of the command
     choices: dict | None = None,  # Parameter to its valid values, for the help text
+    only_typed: bool = False,  # Leave out what was not typed, instead of giving it its default
 ) -> argparse.ArgumentParser:  # Ready for `parse_args`
     "A command-line parser from a function's parameters"
-    parser = _Parser(name, description=inspect.getdoc(function))
+    parser, absent = _Parser(name, description=inspect.getdoc(function)), dict(default=argparse.SUPPRESS) if only_typed else {}
     parser.add_argument('--version', action='version', version=f'bst_nbdev {__version__}')
     for parameter, doc in docments(function, full=True, returns=False).items():
+        if parameter == 'typed': continue                                             # no option: `run_command` fills it in
         kind = next((t for t in (int, float) if t is doc.anno or t in getattr(doc.anno, '__args__', ())), str)
         text = doc.docment + (f" ({', '.join(choices[parameter])})" if choices and parameter in choices else '')
-        if doc.anno is bool: parser.add_argument('--' + parameter.replace('_', '-'), action='store_true', help=text)
+        if doc.anno is bool: parser.add_argument('--' + parameter.replace('_', '-'), action='store_true', help=text, **absent)
         elif doc.default is inspect.Parameter.empty: parser.add_argument(parameter, type=kind, help=text)
         else:
             default = '' if doc.default is None else ' (default: %(default)s)'
-            parser.add_argument('--' + parameter.replace('_', '-'), type=kind, default=doc.default, help=text + default,
-                                metavar={int: 'INT', float: 'FLOAT', str: 'TEXT'}[kind])
+            parser.add_argument('--' + parameter.replace('_', '-'), type=kind, help=text + default,
+                                metavar={int: 'INT', float: 'FLOAT', str: 'TEXT'}[kind], **(absent or dict(default=doc.default)))
     return parser
 
 # %% ../nbs/11_cli.ipynb #028526aa
@@ -66,10 +69,12 @@ def run_command(
     choices: dict | None = None,  # For the help text
 ) -> int:  # Exit code
     "Parse arguments, run, and turn errors into one clear line"
-    arguments = make_parser(function, name, choices).parse_args(argv)
+    arguments = vars(make_parser(function, name, choices).parse_args(argv))
+    if 'typed' in inspect.signature(function).parameters:
+        arguments['typed'] = tuple(vars(make_parser(function, name, choices, only_typed=True).parse_args(argv)))
     if rank := int(os.environ.get('RANK', 0)): name = f'{name} (process {rank})'
     try:
-        function(**vars(arguments))
+        function(**arguments)
         return 0
     except BSTError as error: message, code = str(error), 1
     except Stopped as stopped: message, code = str(stopped), stopped.code
@@ -92,12 +97,12 @@ def _show(table):
 # %% ../nbs/11_cli.ipynb #7f0a0002
 _MAY_CHANGE = ('resume', 'data', 'device', 'checkpoint_every', 'keep_checkpoints')  # for a run that goes on
 
-def _continued(folder, asked, default):
+def _continued(folder, asked, typed):
     "Recipe, options and data of a run that was begun, with what may be said anew; None if it is finished"
     begun = read_begun(folder)
     if begun is None: return None
     then = begun['options'] | begun['recipe'].__dict__
-    given = {name: value for name, value in asked.items() if value != default[name]}
+    given = {name: value for name, value in asked.items() if name in typed}
     other = [what for name, value in given.items() if name not in _MAY_CHANGE for what in differences(value, then.get(name), name)]
     if other: raise ConfigError(f"{folder} goes on as it was begun ({'; '.join(other)}): leave these options out")
     return begun['recipe'], then | {name: value for name, value in given.items() if name in _MAY_CHANGE}, begun['data']
@@ -125,7 +130,7 @@ def _work(recipe, options, begun, group, stop):
     if begun: check_same_data(interactions, begun[1], folder)
     elif group.is_main_process: folder = begin_run(recipe, interactions, options['out'], options)
     folder = Path(_told(str(folder), group))
-    stop.advice = f'go on with: bst_train --resume {folder}'
+    stop.advice, quoted = f'go on with: bst_train --resume {quote(str(folder))}', quote(str(folder))
     print(f'run: {folder} (after an interruption, {stop.advice})')
     try:
         run = train(recipe, interactions, device, hooks=_hooks(folder, recipe, about_data(interactions), options, stop))
@@ -135,8 +140,8 @@ def _work(recipe, options, begun, group, stop):
         raise BSTError(f"{error} ({stop.advice})") from error
     _show(run.table)
     print(f'\ntrained {len(run.history)} epochs in {run.seconds:.0f} s on {run.device}; epoch {run.best_epoch} was best on validation\n'
-          f'saved to {folder} (look at {folder}/learning_curve.png)\n\nnext: bst_evaluate {folder}\n'
-          f'      bst_recommend {folder} --user {interactions.users.ids[0]}\n      bst_serve --model {folder}')
+          f'saved to {folder} (look at {folder}/learning_curve.png)\n\nnext: bst_evaluate {quoted}\n'
+          f'      bst_recommend {quoted} --user {quote(str(interactions.users.ids[0]))}\n      bst_serve --model {quoted}')
 
 # %% ../nbs/11_cli.ipynb #7f0a0004
 def _train(
@@ -161,12 +166,13 @@ def _train(
     keep_checkpoints: bool = False,  # Leave the last two states in the run's folder when it is finished
     out: str | None = None,  # The run's folder; runs/<name> if not given
     resume: str | None = None,  # Go on with this run, which was interrupted
+    typed: tuple = (),  # Names of the options that were typed; what else is asked for is a default
 ):
     "Train a Behavior Sequence Transformer, evaluate it beside baselines, and save it"
-    asked, default = dict(locals()), {name: p.default for name, p in inspect.signature(_train).parameters.items()}
+    asked = {name: value for name, value in locals().items() if name != 'typed'}
     begun, options = None, asked
     if resume is None: recipe = Recipe(**{f.name: asked[f.name] for f in fields(Recipe) if f.name in asked})
-    elif found := _continued(resume, asked, default): recipe, options, begun = found[0], found[1], (resume, found[2])
+    elif found := _continued(resume, asked, typed): recipe, options, begun = found[0], found[1], (resume, found[2])
     else: return print(f'{resume} is finished, nothing is left to do; next: bst_evaluate {resume}')
     if options['track']: check_tracker(options['track'])
     Checkpoints('.', every=options['checkpoint_every'])
@@ -222,12 +228,17 @@ def bst_evaluate(
     return run_command(_evaluate, 'bst_evaluate', argv)
 
 # %% ../nbs/11_cli.ipynb #5ea8e97c
-def _read_ratings(file):
-    "A table of ratings that somebody wrote"
-    try: return pd.read_csv(file)
-    except (OSError, ValueError) as error:
-        what = str(error).splitlines()[0]
+def _read_ratings(file, ids='int'):
+    "A table of ratings that somebody wrote, as text; ids that are numbers ('int') become numbers"
+    try: table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    except (ImportError, *READ_ERRORS) as error:
+        what = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{file} cannot be read as a table of ratings ({what}): give a CSV with title and rating") from error
+    if not isinstance(table.index, pd.RangeIndex):
+        raise DataError(f"{file}: its lines have more fields than the {table.shape[1]} columns of line 1: "
+                        'put a title that holds a comma in quotes')
+    numbers = pd.to_numeric(table['item'], errors='coerce') if ids == 'int' and 'item' in table else pd.Series([None])
+    return table.assign(item=numbers) if numbers.notna().all() else table
 
 def _years(text):
     "A year or a span of years as it was typed"
@@ -238,13 +249,13 @@ def _years(text):
     return int(years[0]), int(years[-1])
 
 # %% ../nbs/11_cli.ipynb #3ea50fdd
-def _show_items(table):
+def _show_items(table, otherwise):
     "Print items with their answers"
     shown = table.assign(title=table.title.str.slice(0, 60)).drop(columns=[c for c in table if c.startswith('p(')])
     for name in {'chance'} & set(shown): shown[name] = shown[name].map('{:.2%}'.format)
     small = shown.get('effect', pd.Series([1.])).abs().max() < .05                        # chances of the next item are small
     form = ('{:.4f}' if small else '{:.2f}').format
-    print(shown.to_string(index=False, float_format=form) if len(shown) else 'nothing is left: loosen the filters')
+    print(shown.to_string(index=False, float_format=form) if len(shown) else otherwise)
 
 # %% ../nbs/11_cli.ipynb #454f6771
 def _recommend(
@@ -265,11 +276,11 @@ def _recommend(
     if (user is None) == (ratings is None): raise ConfigError('say for whom: either --user or --ratings')
     if out: check_out(out)
     recommender = Recommender.load(run, data, device)
-    history = recommender.history(user if ratings is None else _read_ratings(ratings))
+    history = recommender.history(user if ratings is None else _read_ratings(ratings, recommender.catalogue.items.kind))
     if why is not None: table = recommender.explain(history, why, k)
     elif predict is not None: table = recommender.predict(history, predict)
     else: table = recommender.recommend(history, k, genres=_names(genres), years=_years(years), min_ratings=min_ratings)
-    _show_items(table)
+    _show_items(table, 'nothing is left: loosen the filters' if why is None else 'nothing was rated, so there is nothing to show')
     _write(table, out)
 
 # %% ../nbs/11_cli.ipynb #c3333132
@@ -293,7 +304,7 @@ def _prepare(
         save_prepared(interactions, out)
     else: prepare_out_of_core(find_data(data), out, memory)
     size = sum(p.stat().st_size for p in Path(out).iterdir())
-    print(f'written to {out} ({size / 1e6:.1f} MB)\n\nnext: bst_train --data {out}')
+    print(f'written to {out} ({size / 1e6:.1f} MB)\n\nnext: bst_train --data {quote(str(out))}')
 
 def bst_prepare(
     argv: list | None = None,  # Arguments; None for those of the process

@@ -70,6 +70,8 @@ def make_history(
     "A history from what somebody says they liked"
     if isinstance(given, History): return given
     names, ratings, times = _rows_of(given, index)
+    for n in np.flatnonzero([pd.isna(name) or name == '' for name in names])[:1]:
+        raise DataError(f"rating {n + 1} is of no item: name it by its title or id")
     item = np.array([index.row(name) for name in names], np.int64)
     rating = pd.to_numeric(pd.Series(ratings, dtype=object), errors='coerce').to_numpy(np.float32)
     low, high = index.catalogue.rating_values[0], index.catalogue.rating_values[-1]
@@ -198,7 +200,12 @@ def _load(cls,
     device: str = 'auto',  # Where to compute
 ):  # Ready to be asked
     "The recommender of a saved run"
-    if is_hub_name(folder): return cls.from_pretrained(str(folder), data=data, device=device)
+    if is_hub_name(folder):
+        try: return cls.from_pretrained(str(folder), data=data, device=device)
+        except BSTError: raise
+        except Exception as error:                                       # whatever the network, the Hub or its files are up to
+            why = (str(error).splitlines() or [type(error).__name__])[0]
+            raise CheckpointError(f"{folder} is no folder here and could not be fetched from the Hub ({why})") from error
     folder = check_files(folder)
     network, catalogue = load_model(folder, choose_device(device)), load_vocabularies(folder)
     try:
@@ -215,10 +222,11 @@ Recommender.load = classmethod(_load)
 # %% ../nbs/10a_recommender.ipynb #fbb4054a
 def is_hub_name(
     name: str | Path,  # A path, or a name such as 'someone/bst-movies'
-) -> bool:  # False for whatever begins with a folder that is here
+) -> bool:  # False for whatever begins with a folder that is here, or with runs/, where our own runs are put
     "Whether somebody means a model on the Hub"
     name = str(name)
-    return bool(re.fullmatch(r'[\w.-]+/[\w.-]+', name)) and not os.path.exists(name) and not os.path.isdir(name.split('/')[0])
+    first = name.split('/')[0]
+    return bool(re.fullmatch(r'[\w.-]+/[\w.-]+', name)) and first != 'runs' and not os.path.exists(name) and not os.path.isdir(first)
 
 # %% ../nbs/10a_recommender.ipynb #3be78377
 class UserError(BSTError, KeyError):
@@ -233,9 +241,18 @@ def _ratings_of(self) -> Interactions:
     except BSTError as error:
         raise DataError(f"{error}; histories of known users are in the data: say where they are, or give ratings and no id") from error
     if not same_vocabularies(data, self.catalogue):
-        raise DataError(f"{where} is not the data that the model was trained on: give the same data, or ratings instead of an id")
+        raise DataError(f"{where} is not the data that the model was trained on: say where those are (data, --data), "
+                        'or give ratings instead of an id')
     self._ratings = data
     return data
+
+# %% ../nbs/10a_recommender.ipynb #10a0f001
+def _profile_row(name, feature, value):
+    "Row of what somebody says of themselves; row 0 if they do not say"
+    row = UNKNOWN if value is None else int(feature.values.encode(np.array([value]))[0])
+    if row != UNKNOWN or value is None: return row
+    known = ', '.join(map(str, feature.values.ids[:20])) + (', …' if len(feature.values.ids) > 20 else '')
+    raise ConfigError(f"unknown {name} {value!r} in the profile: the model knows {known}")
 
 # %% ../nbs/10a_recommender.ipynb #9ecf4756
 def _history(self,
@@ -243,12 +260,13 @@ def _history(self,
     profile: dict | None = None,  # Of somebody new: features by name, such as {'sex': 'F'}
 ) -> History:  # For `score_items`
     "What is known of somebody"
-    if isinstance(given, (str, int, np.integer)): return self.known(given)
+    if isinstance(given, (str, int, np.integer)):
+        if profile: raise ConfigError('the profile of a known user is in the data: leave profile out, or give ratings instead of an id')
+        return self.known(given)
     features = self.catalogue.user_features
     if unknown := sorted(set(profile or {}) - set(features)):
         raise ConfigError(f"unknown features {', '.join(unknown)} in the profile: the model knows {', '.join(features) or 'none'}")
-    row = lambda name, f: int(f.values.encode(np.array([profile[name]]))[0]) if name in (profile or {}) else UNKNOWN
-    return make_history(given, self.index, tuple(row(*feature) for feature in features.items()))
+    return make_history(given, self.index, tuple(_profile_row(name, f, (profile or {}).get(name)) for name, f in features.items()))
 
 def _known(self,
     user,  # Id in the data

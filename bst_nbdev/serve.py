@@ -7,12 +7,14 @@ __all__ = ['check_address', 'is_loopback', 'bst_serve']
 
 # %% ../nbs/13_serve.ipynb #0ef5cca0
 import ipaddress
+import os
 import socket
 
 import torch
 
 from .cli import run_command
 from .core import BSTError, ConfigError, check_at_least, require_extra
+from .data import find_data
 
 # %% ../nbs/13_serve.ipynb #7cfb280a
 def check_address(
@@ -24,8 +26,9 @@ def check_address(
     try:
         family = socket.AF_INET6 if ':' in host else socket.AF_INET
         with socket.create_server((host, port), family=family) as there: return there.getsockname()[1]
-    except OSError as error:
-        raise BSTError(f"cannot listen on {host} port {port} ({error.strerror or error}): choose another --port, or --host") from error
+    except (OSError, TypeError, UnicodeError) as error:                                    # the last two: of a name that cannot be one
+        why = getattr(error, 'strerror', None) or error
+        raise BSTError(f"cannot listen on {host} port {port} ({why}): choose another --port, or --host") from error
 
 def is_loopback(
     host: str,  # An address or name
@@ -50,7 +53,8 @@ def _serve(
     require_extra('fastapi', 'serve'), require_extra('fastapi_offline', 'serve')
     from bst_nbdev.explain import Recommender
     from bst_nbdev.service import make_app
-    if threads is not None: torch.set_num_threads(check_at_least('threads', threads))
+    if threads is not None: torch.set_num_threads(min(check_at_least('threads', threads), os.cpu_count() or 1))
+    if data is not None: find_data(data)
     port, waiting = check_address(host, port), check_at_least('waiting', waiting)
     recommender = Recommender.load(model, data, device)
     local = is_loopback(host)

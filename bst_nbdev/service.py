@@ -238,26 +238,26 @@ def _history(self,
 ):  # A `History`
     "What is known of whoever asks"
     given = asker.user if asker.ratings is None else [(rated.item, rated.rating) for rated in asker.ratings]
-    return self.recommender.history(given, asker.profile if asker.ratings is not None else None)
+    return self.recommender.history(given, asker.profile)
 
 Service.ask, Service.history = _ask, _history
 
 # %% ../nbs/12_service.ipynb #26e7c19c
 async def _predict(self, request):
     r = self.recommender
-    rows, history = np.array([r.index.row(item) for item in request.items]), self.history(request)
+    rows, history = await asyncio.to_thread(lambda: (np.array([r.index.row(item) for item in request.items]), self.history(request)))
     finish = lambda scores: records(r.index.table(rows).assign(**read_answers(scores[rows], r.network.config)))
     return dict(items=await self.ask(history, finish))
 
 async def _recommend(self, request):
-    r, history = self.recommender, self.history(request)
+    r, history = self.recommender, await asyncio.to_thread(self.history, request)
     allowed = r.allowed(request.genres, request.years, request.min_ratings)
     finish = lambda scores: records(r.best(scores, history, request.k, allowed, request.exclude_seen))
     return dict(items=await self.ask(history, finish))
 
 async def _explain(self, request):
-    r, history = self.recommender, self.history(request)
-    r.index.row(request.item)
+    r = self.recommender
+    history, _ = await asyncio.to_thread(lambda: (self.history(request), r.index.row(request.item)))
     table = await self.ask(None, lambda: r.explain(history, request.item, request.k))
     about = {name: plain(value) for name, value in table.attrs.items() if not name.startswith('p(')}
     return dict(about=about, items=records(table))
@@ -267,7 +267,8 @@ Service.predict, Service.recommend, Service.explain = _predict, _recommend, _exp
 # %% ../nbs/12_service.ipynb #039f38bc
 def _say(error):
     "The first thing that is wrong with a request, in a line"
-    first = error.errors()[0]
+    asked_for_text = lambda e: e['type'] == 'int_type' and isinstance(e.get('input'), str)    # where an id or a title may stand
+    first = next((e for e in error.errors() if not asked_for_text(e)), error.errors()[0])
     where = '.'.join(str(part) for part in first['loc'] if part != 'body')
     return f"{where}: {first['msg']}" if where else first['msg']
 

@@ -42,6 +42,8 @@ class TitleIndex:
         self.catalogue = catalogue
         self.popularity = np.zeros(len(catalogue.items), int) if popularity is None else popularity
         self.words, years = zip(*map(title_words, catalogue.titles))
+        self.by_words = {}
+        for row, words in enumerate(self.words[1:], 1): self.by_words.setdefault(words, []).append(row)
         self.years = np.where(np.array(years) > 0, years, catalogue.year)
         self.parts = [{*title_words(title, article=True)[0].split(), str(year)} for title, year in zip(catalogue.titles, self.years)]
 
@@ -104,13 +106,16 @@ def _row(self,
     if not isinstance(wanted, str) or c.items.kind == 'str':
         if (row := int(c.items.encode(np.array([wanted]))[0])) != UNKNOWN: return row
         if not isinstance(wanted, str): raise ItemError(f"no item has the id {wanted!r}: give an id of the data, or a title")
+    words, year = title_words(wanted)
+    exact = [row for row in self.by_words.get(words, ()) if words and year in (0, self.years[row])]
+    if len(exact) == 1: return exact[0]                                                # as the long way would find too
     rows, ranks = self.candidates(wanted, len(self.words)), _rank(self, wanted)
     same, whole = rows[ranks[rows] == 0], rows[ranks[rows] < 3]
     several = same if len(same) else whole if len(whole) else rows
     if len(several) == 1 and ranks[several[0]] < 4: return int(several[0])
     if c.items.kind == 'int' and not len(same) and re.fullmatch(r'\d{1,18}', wanted.strip()):
         if (row := int(c.items.encode(np.array([int(wanted)]))[0])) != UNKNOWN: return row
-    if not len(rows): raise ItemError(f"no item is called {wanted!r}: look for it with find")
+    if not len(rows): raise ItemError(f"no item is called {wanted!r}: give a part of its title, or its id")
     listed = self.table(several[:8])
     names = '; '.join(f'{title} (id {item})' for item, title in zip(listed.item, listed.title)) + ('; …' if len(several) > 8 else '')
     if ranks[several[0]] == 4: raise ItemError(f"no item is called {wanted!r}; did you mean {names}?")
