@@ -22,7 +22,7 @@ import torch
 from bst_nbdev.core import atomic_path, device_name, library_versions, progress, show_progress, source_commit
 from bst_nbdev.data import load
 from bst_nbdev.evaluation import BASELINES, METRICS, compare
-from bst_nbdev.pipeline import Recipe, save_run, train
+from bst_nbdev.pipeline import Recipe, check_out, save_run, train
 from bst_nbdev.presets import PRESETS
 from bst_nbdev.sequences import PROTOCOLS, make_split
 
@@ -75,9 +75,11 @@ def work(data, job, seed, threads, quick, runs):
     if name in BASELINES:
         table, facts = compare(interactions, make_split(interactions, protocol, length, step, seed), {}, baselines=[name]), {}
     else:
+        folder = runs and runs/f'{interactions.name}-{protocol}-{name}-{length}-{seed}'.replace(', ', '-').replace(' ', '-')
+        if folder: check_out(folder)                                                      # before the work, not after it
         run = train(recipe_of(data, job, seed, quick), interactions, 'cpu', baselines=())
         table = run.table.assign(model=f'BST ({name})')
-        if runs: save_run(run, runs/f'{interactions.name}-{protocol}-{name}-{length}-{seed}'.replace(', ', '-').replace(' ', '-'))
+        if folder: save_run(run, folder)
         facts = dict(epochs=len(run.history), best_epoch=run.best_epoch, parameters=run.model.summary().loc['total', 'parameters'])
     versions = '; '.join(f'{k} {v}' for k, v in library_versions().items() if k in ('python', 'torch', 'numpy', 'scikit-surprise'))
     return table.assign(dataset=interactions.name, sequence_length=length, step=step, seed=seed, train_seconds=round(time.perf_counter() - start, 1),

@@ -13,6 +13,7 @@ ACCURACY = ['dataset', 'protocol', 'model', 'sequence_length', 'seed', 'part', '
 BENCHMARK = ['work', 'variant', 'value', 'unit', 'ratio', 'baseline', 'device', 'commit']
 OTHERS = {'significance': ['dataset', 'protocol', 'measure', 'baseline', 'ours', 'theirs', 'difference', 'low', 'high', 'better', 'seeds', 'users'],
           'ensemble': ['dataset', 'protocol', 'model', 'part', 'mae', 'mae_median', 'rmse', 'seeds'],
+          'one_split': ['dataset', 'protocol', 'model', 'sequence_length', 'step', 'part', 'mae', 'mae_median', 'rmse', 'seed', 'seeds'],
           'calibration': ['dataset', 'protocol', 'rating', 'chance', 'came', 'answers'],
           'unknown_users': ['dataset', 'protocol', 'model', 'user', 'history', 'users', 'mae', 'mae_median', 'rmse'],
           'ranking': ['dataset', 'protocol', 'model', 'setting', 'seed', 'part', 'hit_rate', 'ndcg', 'mrr', 'hit_rate_100', 'targets', 'train_seconds'],
