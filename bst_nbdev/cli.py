@@ -240,6 +240,13 @@ def _read_ratings(file, ids='int'):
     numbers = pd.to_numeric(table['item'], errors='coerce') if ids == 'int' and 'item' in table else pd.Series([None])
     return table.assign(item=numbers) if numbers.notna().all() else table
 
+def _whose(recommender, user, ratings):
+    "The history of a known user, or of the ratings in a file"
+    if ratings is None: return recommender.history(user)
+    table = _read_ratings(ratings, recommender.catalogue.items.kind)
+    try: return recommender.history(table)
+    except BSTError as error: raise type(error)(f"{ratings}: {error}") from error
+
 def _years(text):
     "A year or a span of years as it was typed"
     if text is None: return None
@@ -276,7 +283,7 @@ def _recommend(
     if (user is None) == (ratings is None): raise ConfigError('say for whom: either --user or --ratings')
     if out: check_out(out)
     recommender = Recommender.load(run, data, device)
-    history = recommender.history(user if ratings is None else _read_ratings(ratings, recommender.catalogue.items.kind))
+    history = _whose(recommender, user, ratings)
     if why is not None: table = recommender.explain(history, why, k)
     elif predict is not None: table = recommender.predict(history, predict)
     else: table = recommender.recommend(history, k, genres=_names(genres), years=_years(years), min_ratings=min_ratings)
