@@ -100,9 +100,10 @@ def restore(
     if hasattr(training.train, 'epoch'): training.train.epoch = training.epoch
     own, number = _under('process', tensors), training.accelerator.process_index
     then, now = len(own['loss']), training.accelerator.num_processes
+    loss = own['loss'][number] if then == now else own['loss'].sum(0) * (number == 0)    # of other processes: the first one has it all
+    training.so_far.count = int(loss[1])
+    training.so_far.total = loss[0].float().to(device) if training.so_far.count else 0.
     if then != now: return logger.warning(f"saved by {then} processes, and now there are {now}: random numbers differ from here on")
-    total, training.so_far.count = own['loss'][number, 0].float().to(device), int(own['loss'][number, 1])
-    training.so_far.total = total if training.so_far.count else 0.
     set_random_state({name: value[number].clone() for name, value in own.items() if name != 'loss'})
 
 # %% ../nbs/07a_checkpoints.ipynb #7d0a000e

@@ -158,10 +158,15 @@ def atomic_path(
     try:
         with _made(destination.parent), _scratch(destination) as new:
             yield new
-            if destination.is_dir():
-                if not new.is_dir(): raise BSTError(f"{destination} is a folder, and no file can take its place: choose another name")
-                os.replace(destination, new.parent/'previous')
-            os.replace(new, destination)
+            if destination.is_dir() and not new.is_dir():
+                raise BSTError(f"{destination} is a folder, and no file can take its place: choose another name")
+            previous = new.parent/'previous'
+            try:
+                if destination.is_dir(): os.replace(destination, previous)
+                os.replace(new, destination)
+            except BaseException:                                        # between the two steps: what was there comes back
+                if previous.exists() and not destination.exists(): os.replace(previous, destination)
+                raise
     except BSTError: raise
     except OSError as error:
         raise BSTError(f"cannot write to {destination.parent} ({error.strerror or error}): choose a folder you may write to") from error

@@ -97,7 +97,8 @@ def plot_explanation(
     rows = table.iloc[::-1]
     fig, ax = plt.subplots(figsize=(7.5, .6 + .32 * max(len(rows), 1)))
     names = [f'{title[:38]}  ★{rating:g}' for title, rating in zip(rows.title, rows.rating)]
-    ax.barh(names, rows.effect, color=['0.25' if effect > 0 else 'white' for effect in rows.effect], edgecolor='0.25')
+    colors = ['0.25' if effect > 0 else 'white' for effect in rows.effect]
+    ax.barh(range(len(rows)), rows.effect, tick_label=names, color=colors, edgecolor='0.25')
     reach = max(np.abs(rows.effect).max() if len(rows) else 0, 1e-6)
     for n, (effect, share) in enumerate(zip(rows.effect, rows.attention)):
         side = dict(ha='left' if effect >= 0 else 'right', va='center')

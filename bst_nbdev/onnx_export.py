@@ -29,7 +29,8 @@ class Scorer(nn.Module):
         model: StreamBST,  # Trained
     ):
         super().__init__()
-        if model.config.kind != 'stream': raise ConfigError('only models that read in chunks can be exported: train with preset default')
+        if model.config.kind != 'stream':
+            raise ConfigError('only models that read in chunks can be exported: train with preset default, fill-in or next')
         self.model = model.eval()
 
     def forward(self,

@@ -89,7 +89,7 @@ def _start(self, training):
 
 def _begin(self, training):
     "Start to measure the speed of an epoch"
-    self.since, self.before, self.labels, self.end = time.perf_counter(), training.so_far.count, 0, time.perf_counter()
+    self.labels, self.before, self.since, self.end = 0, 0., time.perf_counter(), time.perf_counter()
 
 def _log(self, training, step, values):
     "Write values at a batch of the epoch under way"
@@ -100,7 +100,7 @@ Tracking.start, Tracking.begin, Tracking.log = _start, _begin, _log
 # %% ../nbs/07b_tracking.ipynb #7e0a0033
 def _after_step(self, training):
     so_far = training.so_far
-    self.labels, self.end = so_far.count - self.before, time.perf_counter()
+    self.labels, self.before, self.end = so_far.count, so_far.seconds, time.perf_counter()
     if self.tracker and so_far.step % self.every == 0 and so_far.count:
         self.log(training, so_far.step, dict(loss=float(so_far.total) / so_far.count, learning_rate=training.schedule.get_last_lr()[0]))
 
@@ -108,7 +108,8 @@ def _after_epoch(self, training):
     labels = training.accelerator.reduce(torch.tensor(float(self.labels), device=training.accelerator.device)).item()
     row = {name: value for name, value in training.rows[-1].items() if name not in ('loss', 'learning_rate', 'best')}
     named = {f'epoch/{name}': value for name, value in row.items()} | {'epoch/loss': training.rows[-1]['loss']}
-    speed = dict(labels_per_second=labels / max(self.end - self.since, 1e-9), learning_rate=training.rows[-1]['learning_rate'])
+    seconds = self.before + self.end - self.since                                            # before an interruption, and since
+    speed = dict(labels_per_second=labels / max(seconds, 1e-9), learning_rate=training.rows[-1]['learning_rate'])
     if self.tracker: self.log(training, 0, named | speed)
     self.begin(training)
 
