@@ -11,7 +11,7 @@ All but the last is by `leave-last-out`, whose split is the same for every seed:
 - calibration: how often each rating came, by the chance it was given
 - unknown_users: a tenth of all users is kept out of training; their last rating is foreseen from the ten before it, or from all
 - one_split: by protocols that draw their split, models that differ in the seed of weights and order alone (the split is that of seed 0), and
-  the mean of their distributions; --protocol picks one, and the rows of the others stay
+  the mean of their distributions; --protocol and --length pick some, and the rows of the others stay
 """
 import argparse
 from dataclasses import replace
@@ -122,7 +122,7 @@ def unknown_users(a, data):
 def one_split(a, data):
     "Models of several seeds on the very same split, and the mean of their distributions"
     for protocol, preset, length, step in DRAWN:
-        if a.protocol not in (None, protocol): continue
+        if a.protocol not in (None, protocol) or a.length not in (None, length): continue
         recipe = Recipe(str(a.data), preset, protocol, length, step, a.epochs)
         split = make_split(data, protocol, length, step)
         about, mixed = dict(protocol=protocol, sequence_length=length, step=step), 0
@@ -143,6 +143,7 @@ def main():
     parser.add_argument('--only', choices=JOBS, help='just one of them')
     parser.add_argument('--epochs', type=int, help="for unknown_users and one_split; the preset's if not given")
     parser.add_argument('--protocol', choices=sorted({job[0] for job in DRAWN}), help='for one_split: just one of them')
+    parser.add_argument('--length', type=int, choices=sorted({job[2] for job in DRAWN}), help='for one_split: just this length of windows')
     parser.add_argument('--seeds', type=int, default=3, help='for one_split: how many (default: %(default)s)')
     a = parser.parse_args()
     show_progress(False)
