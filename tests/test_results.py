@@ -86,6 +86,26 @@ def test_significance_agrees_with_the_runs():
         assert row.seeds == len(runs) and abs(row.ours - runs[row.measure].mean()) < 1e-5
         assert row.low < row.difference < row.high and abs(row.ours - row.theirs - row.difference) < 1e-5
 
+def test_the_comparison_is_complete():
+    "Each method has its row by each protocol, and by random-windows for each length; ours has three seeds"
+    table = pd.concat(pd.read_csv(ROOT/'results'/f'{name}.csv') for name in ('results', 'compared', 'reproduction'))
+    table = table.query('dataset == "ml-1m" and part == "test"')
+    asked = [('leave-last-out', None), ('temporal', None), ('random-ratings', None), *(('random-windows', length) for length in (4, 10, 15, 20))]
+    for protocol, length in asked:
+        rows = table[(table.protocol == protocol) & (length is None or table.sequence_length == length)]
+        missing = {'global mean', 'user + item bias', 'SVD', 'SVD++', *(f'BST ({name})' for name in ('keras', 'pytorch', 'paper', 'default'))} - {*rows.model}
+        assert not missing, (protocol, length, missing)
+        for ours in {'BST (default)', 'BST (fill-in)'} & {*rows.model}: assert rows[rows.model == ours].seed.nunique() >= 3, (protocol, length, ours)
+
+def test_ensembles_stand_beside_their_models():
+    "Each ensemble of one split has as many models as it says, and less log loss than they have on average"
+    path = ROOT/'results'/'one_split.csv'
+    if not path.exists(): pytest.skip('no results/one_split.csv yet')
+    for _, rows in pd.read_csv(path).groupby(['protocol', 'sequence_length', 'step']):
+        whole, alone = rows[rows.model.str.contains('ensemble')], rows[~rows.model.str.contains('ensemble')]
+        assert len(whole) == 1 and whole.seeds.item() == len(alone) == alone.seed.nunique() and set(rows.commit) == {rows.commit.iloc[0]}
+        assert whole.log_loss.item() < alone.log_loss.mean()
+
 
 # --- What the start page shows
 
