@@ -130,7 +130,8 @@ def _work(recipe, options, begun, group, stop):
     if begun: check_same_data(interactions, begun[1], folder)
     elif group.is_main_process: folder = begin_run(recipe, interactions, options['out'], options)
     folder = Path(_told(str(folder), group))
-    stop.advice, quoted = f'go on with: bst_train --resume {quote(str(folder))}', quote(str(folder))
+    quoted = quote(str(folder))
+    stop.advice = f'go on with: bst_train --resume {quoted}'
     print(f'run: {folder} (after an interruption, {stop.advice})')
     try:
         run = train(recipe, interactions, device, hooks=_hooks(folder, recipe, about_data(interactions), options, stop))

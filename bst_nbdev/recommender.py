@@ -249,8 +249,8 @@ def _ratings_of(self) -> Interactions:
 # %% ../nbs/10a_recommender.ipynb #10a0f001
 def _profile_row(name, feature, value):
     "Row of what somebody says of themselves; row 0 if they do not say"
-    row = UNKNOWN if value is None else int(feature.values.encode(np.array([value]))[0])
-    if row != UNKNOWN or value is None: return row
+    if value is None: return UNKNOWN
+    if (row := int(feature.values.encode(np.array([value]))[0])) != UNKNOWN: return row
     known = ', '.join(map(str, feature.values.ids[:20])) + (', …' if len(feature.values.ids) > 20 else '')
     raise ConfigError(f"unknown {name} {value!r} in the profile: the model knows {known}")
 
