@@ -87,7 +87,7 @@ def same_sizes(data, windows, hidden, batch_norm, batch_size):
     model = make_model(data, 'joint', sequence_length=windows.sequence_length, item_width=SIZES['width'], user_width=SIZES['user_width'],
                        feature_width=SIZES['feature_width'], blocks=SIZES['layers'], heads=SIZES['heads'], mlp=tuple(SIZES['mlp']), hidden=hidden,
                        dropout=SIZES['dropout'], genres='none', years=False, position='learned', rating='none', activation='leaky_relu', norm='post',
-                       biases=False, batch_norm=batch_norm, unknown_rate=0., objective='click')
+                       biases=False, batch_norm=batch_norm, id_dropout=0., objective='click')
     return Ours(model, make_loss(model.config), Batches(windows, batch_size, shuffle=True), Batches(windows, batch_size), len(windows), batch_size)
 
 def packed(data, targets, length, batch_size, chunk=32):

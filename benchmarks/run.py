@@ -326,11 +326,11 @@ def packed_job(setting, data, length=10, chunks=(32, 64), batch_sizes=(1024, 409
     c = build_config(data, 'default')
     few, many = setting.windows, 4 * setting.windows                                    # chunks are faster, so they get more to do
     variants = {f'windows of {length}': (1, length - 1, few)}
-    for chunk, carry in [*((chunk, length - 1) for chunk in chunks), (c.chunk, c.carry)]:
-        variants[f'{OURS}, chunks of {chunk} that carry {carry}'] = chunk, carry, many
+    for chunk, min_history in [*((chunk, length - 1) for chunk in chunks), (c.chunk, c.min_history)]:
+        variants[f'{OURS}, chunks of {chunk} that carry {min_history}'] = chunk, min_history, many
     for size in batch_sizes:
-        def measure(places, carry, labels):
-            batches = Planned(PackedBatches(Chunks(data, rows, places, carry, tensors=tensors), size, shuffle=True), labels)
+        def measure(places, min_history, labels):
+            batches = Planned(PackedBatches(Chunks(data, rows, places, min_history, tensors=tensors), size, shuffle=True), labels)
             def run():
                 seed_everything(0)
                 return packed_pass(batches, build_model(data, 'default'), size)
@@ -354,7 +354,7 @@ def catalogue_job(setting, data, calls=100, by_item=64):
     longest = users[np.argsort(-np.diff(data.offsets)[users], kind='stable')[:20]]
     drawn = np.random.default_rng(0).permutation(users)[:calls]
     def histories(users):
-        chunks = Chunks(data, np.sort(data.offsets[users + 1] - 1), 1, c.chunk + c.carry)
+        chunks = Chunks(data, np.sort(data.offsets[users + 1] - 1), 1, c.chunk + c.min_history)
         return [chunks[torch.tensor([n])][0] for n in range(len(chunks))]
     names = ('user', 'user_features', 'item', 'rating', 'time', 'place', 'padding_mask')
     items = torch.arange(len(data.items))[None]
@@ -362,7 +362,7 @@ def catalogue_job(setting, data, calls=100, by_item=64):
     def one(h, item): return model(**{**h, 'target_item': torch.tensor([[item]])})
     def each(h, count): return [one(h, item) for item in range(count)]
     with torch.inference_mode():
-        for who, asked in (f'with {c.chunk + c.carry} ratings', histories(longest)), ('drawn at random', histories(drawn)):
+        for who, asked in (f'with {c.chunk + c.min_history} ratings', histories(longest)), ('drawn at random', histories(drawn)):
             scores = catalogue(asked[0])
             if not torch.allclose(scores[:by_item], torch.cat(each(asked[0], by_item)), atol=1e-5): raise SystemExit('nothing was measured: answers differ')
             def timed(function, count):
@@ -432,7 +432,7 @@ def time_to(data, device, goal, every=100):
             train_epoch(model, few, loss, optimizer, schedule, accelerator, config.clip, averaged)
             synchronize(device)
             taken, left = taken + time.perf_counter() - start, left - len(few)
-            best = min(best, evaluate_model(averaged.module, batches['validation'])['mae_median'])
+            best = min(best, evaluate_model(averaged.module, batches['validation'])['mae'])
             if best <= goal: return taken, best
     return taken, best
 
@@ -441,7 +441,7 @@ def device_job(setting, data, size=4096, goal=.6487, every=100):
     rows, device = make_split(data, 'leave-last-out', 10).train, setting.device
     tensors, c = RatingTensors(data, device), build_config(data, 'default')
     labels = setting.windows * (1 if device == 'cpu' else 40)
-    batches = Planned(PackedBatches(Chunks(data, rows, c.chunk, c.carry, tensors=tensors), size, shuffle=True), labels)
+    batches = Planned(PackedBatches(Chunks(data, rows, c.chunk, c.min_history, tensors=tensors), size, shuffle=True), labels)
     seed_everything(0)
     model = build_model(data, 'default').to(device)
     inputs, label = next(iter(batches))

@@ -26,10 +26,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from bst_nbdev.core import BSTError, check_writable, device_name, progress, seed_everything, show_progress, source_commit
 from bst_nbdev.data import load
-from bst_nbdev.packing import Chunks, PackedBatches, balanced
+from bst_nbdev.packing import Chunks, PackedBatches, split_evenly
 from bst_nbdev.presets import build_config, build_loss, build_model, training_settings
 from bst_nbdev.sequences import RatingTensors, make_split
-from bst_nbdev.stream import QuickDropout, StreamBlock
+from bst_nbdev.stream import QuickDropout, TwoStreamBlock
 from bst_nbdev.training import OPTIMIZERS, TrainingConfig, average_weights, make_optimizer, make_schedule
 
 AS_IT_IS, BATCH = 'as it is', 1024
@@ -44,10 +44,10 @@ class Ground:
         self.data, self.count = load(path), labels
         self.rows, self.tensors, self.made = make_split(self.data, 'leave-last-out', 10).train, RatingTensors(self.data), {}
 
-    def batches(self, chunk=None, carry=None, size=BATCH, kind=PackedBatches):
-        c, key = build_config(self.data, 'default'), (chunk, carry, size, kind)
+    def batches(self, chunk=None, min_history=None, size=BATCH, kind=PackedBatches):
+        c, key = build_config(self.data, 'default'), (chunk, min_history, size, kind)
         if key not in self.made:
-            chunks = Chunks(self.data, self.rows, chunk or c.chunk, carry or c.carry, tensors=self.tensors)
+            chunks = Chunks(self.data, self.rows, chunk or c.chunk, min_history or c.min_history, tensors=self.tensors)
             self.made[key] = Planned(kind(chunks, size, shuffle=True), self.count)
         return self.made[key]
 
@@ -57,7 +57,7 @@ class ByTotalLength(PackedBatches):
         generator = np.random.default_rng([self.seed, epoch])
         self.chunks.cut(generator.integers(0, self.chunks.chunk, int(self.chunks.user.max()) + 1))
         order = np.argsort((self.chunks.labels + self.chunks.history) * np.exp(.1 * generator.standard_normal(len(self.chunks))), kind='stable')
-        batches = [order[part] for part in balanced(self.weights()[order], self.parts)]
+        batches = [order[part] for part in split_evenly(self.weights()[order], self.parts)]
         return [batches[i] for i in generator.permutation(len(batches))]
 
 # --- Trials: each gives labels per second
@@ -116,14 +116,14 @@ TRIALS = {
     'batches sorted by total length': lambda g: train(g, g.batches(kind=ByTotalLength)),
     'dropout of PyTorch': partial(with_method, owner=QuickDropout, name='forward', value=plain_dropout),
     'no dropout, to see its price': lambda g: train(g, change=without_dropout),
-    'scaled_dot_product_attention': partial(with_method, owner=StreamBlock, name='forward', value=fused_attention),
+    'scaled_dot_product_attention': partial(with_method, owner=TwoStreamBlock, name='forward', value=fused_attention),
     'AdamW, one parameter at a time': partial(with_optimizer, foreach=False),
     'AdamW, many at a time (foreach)': partial(with_optimizer, foreach=True),
     'no limit on the gradient, to see its price': lambda g: train(g, clip=0.),
     'float32 products in medium precision': partial(with_precision, precision='medium'),
     'bf16 (autocast)': lambda g: train(g, change=Bf16),
     'torch.compile': compiled}
-SHAPES = {f'chunks of {chunk} that carry {carry}': (chunk, carry) for carry, chunks in ((9, (24, 32, 48, 64)), (128, (64, 256))) for chunk in chunks}
+SHAPES = {f'chunks of {chunk} that carry {min_history}': (chunk, min_history) for min_history, chunks in ((9, (24, 32, 48, 64)), (128, (64, 256))) for chunk in chunks}
 SIZES = (256, 512, 2048, 4096)
 
 def trials_job(ground, repeat, only):

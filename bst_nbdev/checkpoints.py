@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from .core import BSTError, CheckpointError, ConfigError, atomic_path, file_digest, logger
-from .training import Hook, Pass, Training
+from .training import Callback, EpochState, Training
 
 # %% ../nbs/07a_checkpoints.ipynb #7d0a0008
 def random_state(
@@ -59,8 +59,8 @@ def process_state(
     training: Training,  # Under way
 ) -> dict[str, torch.Tensor]:  # A row for each process; every process must ask
     "What each process has of its own: generators, and the loss of its labels"
-    device, so_far = training.accelerator.device, training.so_far
-    own = random_state(device) | dict(loss=torch.tensor([float(so_far.total), so_far.count], dtype=torch.float64))
+    device, epoch_state = training.accelerator.device, training.epoch_state
+    own = random_state(device) | dict(loss=torch.tensor([float(epoch_state.total), epoch_state.count], dtype=torch.float64))
     if training.accelerator.num_processes == 1: return _named('process', {name: value[None] for name, value in own.items()})
     return _named('process', {name: gather(value[None].to(device)).cpu() for name, value in own.items()})
 
@@ -69,12 +69,12 @@ def training_state(
     training: Training,  # Under way
 ):  # (tensors by name, plain values)
     "All that decides how a training goes on, but for what each process has of its own"
-    optimizer, best, so_far = training.optimizer.state_dict(), training.best, training.so_far
+    optimizer, best, epoch_state = training.optimizer.state_dict(), training.best, training.epoch_state
     tensors = _named('model', training.model.state_dict()) | _named('best', best.state or {})
     if training.averaged: tensors |= _named('averaged', training.averaged.state_dict())
     for number, values in optimizer['state'].items(): tensors |= _named(f'optimizer.{number}', values)
     scaler, schedule = training.accelerator.scaler, training.schedule.state_dict()
-    plain = dict(epoch=training.epoch, step=so_far.step, rows=training.rows, best=dict(score=best.score, epoch=best.epoch),
+    plain = dict(epoch=training.epoch, step=epoch_state.step, rows=training.rows, best=dict(score=best.score, epoch=best.epoch),
                  groups=optimizer['param_groups'], schedule={k: v for k, v in schedule.items() if k != 'lr_lambdas'},
                  scaler=scaler.state_dict() if scaler else None)
     return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, plain
@@ -96,13 +96,13 @@ def restore(
     if plain['scaler']: training.accelerator.scaler.load_state_dict(plain['scaler'])
     training.best.score, training.best.epoch = plain['best']['score'], plain['best']['epoch']
     training.best.state = {name: value.to(device) for name, value in _under('best', tensors).items()} or None
-    training.epoch, training.rows, training.so_far = plain['epoch'], plain['rows'], Pass(plain['step'], seconds=plain['seconds'])
+    training.epoch, training.rows, training.epoch_state = plain['epoch'], plain['rows'], EpochState(plain['step'], seconds=plain['seconds'])
     if hasattr(training.train, 'epoch'): training.train.epoch = training.epoch
     own, number = _under('process', tensors), training.accelerator.process_index
     then, now = len(own['loss']), training.accelerator.num_processes
     loss = own['loss'][number] if then == now else own['loss'].sum(0) * (number == 0)    # of other processes: the first one has it all
-    training.so_far.count = int(loss[1])
-    training.so_far.total = loss[0].float().to(device) if training.so_far.count else 0.
+    training.epoch_state.count = int(loss[1])
+    training.epoch_state.total = loss[0].float().to(device) if training.epoch_state.count else 0.
     if then != now: return logger.warning(f"saved by {then} processes, and now there are {now}: random numbers differ from here on")
     set_random_state({name: value[number].clone() for name, value in own.items() if name != 'loss'})
 
@@ -207,7 +207,7 @@ def differences(
     return [found for key in keys for found in differences(now.get(key), then.get(key), f'{name}.{key}'.lstrip('.'))]
 
 # %% ../nbs/07a_checkpoints.ipynb #7d0a0039
-class Checkpoints(Hook):
+class Checkpoints(Callback):
     "Saves a training so that it can go on after any interruption"
     talk = 10  # steps after which several processes ask one another whether to save
 
@@ -235,7 +235,7 @@ def _start(self, training):
     self.about = json.loads(json.dumps(dict(self.about, training=training.config.to_dict(), model=model)))  # with lists for tuples
     self.load(training)
     self.since, self.steps, self.stop.patient = time.monotonic(), 0, True
-    self.begun = time.perf_counter() - training.so_far.seconds
+    self.begun = time.perf_counter() - training.epoch_state.seconds
 
 def _after_step(self, training):
     self.steps += 1
@@ -265,13 +265,13 @@ def _save(self,
     training: Training,  # Under way
 ) -> None:
     "Save now, and remove what is older than the newest few; every process must call it"
-    training.so_far.check()  # no state whose loss is not a number
+    training.epoch_state.check()  # no state whose loss is not a number
     own = process_state(training)
     self.since = time.monotonic()
-    path = self.folder/f'{training.epoch:05}-{training.so_far.step:09}'
+    path = self.folder/f'{training.epoch:05}-{training.epoch_state.step:09}'
     if not training.accelerator.is_main_process or path.is_dir(): return
     tensors, plain = training_state(training)
-    seconds = time.perf_counter() - self.begun if training.so_far.step else 0.
+    seconds = time.perf_counter() - self.begun if training.epoch_state.step else 0.
     save_state(path, tensors | own, plain | dict(seconds=seconds, about=self.about))
     for old in self.states()[:-self.keep]: _remove(old)
 

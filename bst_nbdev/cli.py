@@ -30,8 +30,8 @@ from .training import PRECISIONS, processes
 from .checkpoints import Checkpoints, Stopped, StopSignals, differences
 from .tracking import TRACKERS, Tracking, check_tracker
 from .explain import Recommender
-from .pipeline import (Recipe, about_data, begin_run, check_out, check_same_data, choose_device, evaluate, finish_run, give_up,
-                                load_run, read_begun, train)
+from .pipeline import (Recipe, data_fingerprint, create_run_folder, check_output_folder, check_same_data, choose_device, evaluate, finish_run, discard_run,
+                                load_run, load_unfinished, train)
 from .ranking import RANKING
 from .sequences import PROTOCOLS
 
@@ -86,7 +86,7 @@ def run_command(
 # %% ../nbs/11_cli.ipynb #f6ff6c2f
 def _show(table):
     "Print scores as a table, one line for each method"
-    shown = [name for name in ('mae', 'mae_median', 'rmse', 'auc', *RANKING) if name in table]
+    shown = [name for name in ('mae_mean', 'mae', 'rmse', 'auc', *RANKING) if name in table]
     wide = table.pivot(index='model', columns='part', values=shown).reindex(table.model.unique())
     wide = wide.dropna(axis=1, how='all')
     wide.columns = [f'{part} {metric}' for metric, part in wide.columns]
@@ -99,7 +99,7 @@ _MAY_CHANGE = ('resume', 'data', 'device', 'checkpoint_every', 'keep_checkpoints
 
 def _continued(folder, asked, typed):
     "Recipe, options and data of a run that was begun, with what may be said anew; None if it is finished"
-    begun = read_begun(folder)
+    begun = load_unfinished(folder)
     if begun is None: return None
     then = begun['options'] | begun['recipe'].__dict__
     given = {name: value for name, value in asked.items() if name in typed}
@@ -128,16 +128,16 @@ def _work(recipe, options, begun, group, stop):
     print(interactions)
     folder = Path(begun[0]) if begun else None
     if begun: check_same_data(interactions, begun[1], folder)
-    elif group.is_main_process: folder = begin_run(recipe, interactions, options['out'], options)
+    elif group.is_main_process: folder = create_run_folder(recipe, interactions, options['out'], options)
     folder = Path(_told(str(folder), group))
     quoted = quote(str(folder))
     stop.advice = f'go on with: bst_train --resume {quoted}'
     print(f'run: {folder} (after an interruption, {stop.advice})')
     try:
-        run = train(recipe, interactions, device, hooks=_hooks(folder, recipe, about_data(interactions), options, stop))
+        run = train(recipe, interactions, device, callbacks=_hooks(folder, recipe, data_fingerprint(interactions), options, stop))
         if group.is_main_process: finish_run(run, folder, options['keep_checkpoints'])
     except BSTError as error:
-        if not group.is_main_process or not give_up(folder): raise
+        if not group.is_main_process or not discard_run(folder): raise
         raise BSTError(f"{error} ({stop.advice})") from error
     _show(run.table)
     print(f'\ntrained {len(run.history)} epochs in {run.seconds:.0f} s on {run.device}; epoch {run.best_epoch} was best on validation\n'
@@ -178,7 +178,7 @@ def _train(
     if options['track']: check_tracker(options['track'])
     Checkpoints('.', every=options['checkpoint_every'])
     group = processes(choose_device(options['device']))
-    if group.is_main_process and not begun: check_out(out)
+    if group.is_main_process and not begun: check_output_folder(out)
     with StopSignals() as stop, open(os.devnull, 'w') as nowhere, redirect_stdout(sys.stdout if group.is_main_process else nowhere):
         if not group.is_main_process: show_progress(False)
         _work(recipe, options, begun, group, stop)
@@ -216,7 +216,7 @@ def _evaluate(
     out: str | None = None,  # Also write the table to this CSV file
 ):
     "Measure a saved run again, beside baselines, on the same split"
-    if out: check_out(out)
+    if out: check_output_folder(out)
     names = _names(baselines)
     table = evaluate(load_run(run, data, device), names, batch_size, device)
     _show(table)
@@ -282,7 +282,7 @@ def _recommend(
 ):
     "What somebody should see next, would give to an item, and why"
     if (user is None) == (ratings is None): raise ConfigError('say for whom: either --user or --ratings')
-    if out: check_out(out)
+    if out: check_output_folder(out)
     recommender = Recommender.load(run, data, device)
     history = _whose(recommender, user, ratings)
     if why is not None: table = recommender.explain(history, why, k)
@@ -305,7 +305,7 @@ def _prepare(
     memory: str | None = None,  # Sort on disk, and take no more than this, such as 1GB (needs the extra "large"); in memory if not given
 ):
     "Write a data set as memory-mappable arrays with its vocabularies"
-    check_out(out)
+    check_output_folder(out)
     if memory is None:
         interactions = load(data)
         print(interactions)

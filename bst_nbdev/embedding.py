@@ -21,22 +21,22 @@ class IdEmbedding(nn.Module):
         rows: int,  # Rows of the table, row 0 included
         width: int,  # D: size of a vector
         std: float = .05,  # Standard deviation of the rows at the start; row 0 starts at zero
-        unknown_rate: float = 0.,  # Share of ids that read row 0 instead while training
+        id_dropout: float = 0.,  # Share of ids that read row 0 instead while training
     ):
         super().__init__()
-        if not 0 <= unknown_rate < 1: raise ConfigError(f"unknown_rate {unknown_rate} is no share: give 0 or more and less than 1")
+        if not 0 <= id_dropout < 1: raise ConfigError(f"id_dropout {id_dropout} is no share: give 0 or more and less than 1")
         self.table = nn.Embedding(rows, width)
         nn.init.normal_(self.table.weight, std=std)
         with torch.no_grad(): self.table.weight[UNKNOWN] = 0
-        self.unknown_rate = unknown_rate
+        self.id_dropout = id_dropout
         self.register_buffer('known', torch.ones(rows, dtype=torch.bool))
 
     def forward(self,
         rows: torch.Tensor,  # Row numbers of any shape (…)
     ) -> torch.Tensor:  # Vectors (…, D)
         rows = rows * self.known[rows.long()]
-        if self.training and self.unknown_rate:
-            rows = rows * (torch.rand(rows.shape, device=rows.device) >= self.unknown_rate)
+        if self.training and self.id_dropout:
+            rows = rows * (torch.rand(rows.shape, device=rows.device) >= self.id_dropout)
         return self.table(rows)
 
 # %% ../nbs/03_embedding.ipynb #33646f64
@@ -50,11 +50,11 @@ class ItemEmbedding(nn.Module):
         num_genres: int = 0,  # G: number of genre flags
         num_periods: int = 0,  # Rows of the table of release periods, row 0 = unknown; 0 leaves the year out
         genres: str = 'none',  # One of `GENRES`
-        unknown_rate: float = 0.,  # Share of ids hidden while training
+        id_dropout: float = 0.,  # Share of ids hidden while training
     ):
         super().__init__()
         self.genres = check_choice('genres', genres, GENRES)
-        self.id = IdEmbedding(rows, width, unknown_rate=unknown_rate)
+        self.id = IdEmbedding(rows, width, id_dropout=id_dropout)
         if genres != 'none':
             if not num_genres: raise ConfigError(f"genres={genres!r} needs data with genres: use genres='none'")
             self.register_buffer('flags', torch.zeros(rows, num_genres))
@@ -108,12 +108,12 @@ class UserEmbedding(nn.Module):
         feature_rows: tuple[int, ...] = (),  # Rows of each feature's vocabulary, row 0 included
         feature_widths: tuple[int, ...] = (),  # Size of each feature's vector
         binary_as_number: bool = False,  # A feature with two values is the number 0 or 1, ½ if unknown
-        unknown_rate: float = 0.,  # Share of ids hidden while training
+        id_dropout: float = 0.,  # Share of ids hidden while training
     ):
         super().__init__()
         if len(feature_rows) != len(feature_widths):
             raise ConfigError(f"{len(feature_rows)} features but {len(feature_widths)} widths: give one width for each")
-        self.id = IdEmbedding(rows, width, unknown_rate=unknown_rate) if rows else None
+        self.id = IdEmbedding(rows, width, id_dropout=id_dropout) if rows else None
         as_number = [binary_as_number and r == 3 for r in feature_rows]
         self.features = nn.ModuleList(_BinaryNumber() if number else IdEmbedding(r, w)
                                       for r, w, number in zip(feature_rows, feature_widths, as_number))

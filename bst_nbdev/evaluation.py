@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'SVD_SETTINGS', 'BASELINES', 'ERROR_VIEWS', 'as_rating', 'rating_scores', 'click_scores',
-           'distribution_scores', 'plot_calibration', 'Reading', 'validation_metrics', 'training_rows', 'GlobalMean',
-           'UserItemBias', 'Factorization', 'fit_baseline', 'evaluate_model', 'evaluate_baseline', 'compare',
-           'plot_comparison', 'errors_by', 'plot_errors']
+           'distribution_scores', 'plot_calibration', 'TransformedMetric', 'validation_metrics', 'training_rows',
+           'GlobalMean', 'UserItemBias', 'Factorization', 'fit_baseline', 'evaluate_model', 'evaluate_baseline',
+           'compare', 'plot_comparison', 'errors_by', 'plot_errors']
 
 # %% ../nbs/08_evaluation.ipynb #7d908b62
 from itertools import cycle
@@ -22,11 +22,11 @@ from torchmetrics.classification import BinaryAUROC, MulticlassCalibrationError
 from .core import ConfigError, check_at_least, check_choice, require_extra
 from .data import Interactions
 from .sequences import Split
-from .stream import mean_rating, median_rating, rating_class
+from .stream import mean_rating, median_rating, rating_index
 from .training import predict, score
 
 # %% ../nbs/08_evaluation.ipynb #2e26988f
-METRICS = ('mae', 'mae_median', 'rmse', 'auc', 'log_loss', 'calibration_error')
+METRICS = ('mae_mean', 'mae', 'rmse', 'auc', 'log_loss', 'calibration_error')
 
 def as_rating(
     predictions: torch.Tensor,  # Ratings (N,), or scores of a distribution over the scale (N, K)
@@ -35,7 +35,7 @@ def as_rating(
 ) -> torch.Tensor:  # (N,)
     "One number for each answer: the expected rating, or the best one on the scale"
     if predictions.ndim == 2: return (median_rating if on_scale else mean_rating)(predictions, rating_values)
-    return torch.tensor(rating_values, device=predictions.device)[rating_class(predictions, rating_values)] if on_scale else predictions
+    return torch.tensor(rating_values, device=predictions.device)[rating_index(predictions, rating_values)] if on_scale else predictions
 
 # %% ../nbs/08_evaluation.ipynb #4ca2f595
 def rating_scores(
@@ -43,13 +43,13 @@ def rating_scores(
     labels: torch.Tensor,  # Ratings (N,)
     rating_values: tuple[float, ...],  # The scale, ascending
     threshold: float = 4.,  # A rating of at least this counts as positive for AUC
-) -> dict[str, float]:  # mae, mae_median, rmse, auc; for distributions also log_loss and calibration_error
+) -> dict[str, float]:  # mae_mean, mae, rmse, auc; for distributions also log_loss and calibration_error
     "Errors of rating answers, pooled over all examples"
     expected, median = (as_rating(predictions, rating_values, on_scale) for on_scale in (False, True))
-    found = score(expected, labels, dict(mae=MeanAbsoluteError(), rmse=MeanSquaredError(squared=False)))
+    found = score(expected, labels, dict(mae_mean=MeanAbsoluteError(), rmse=MeanSquaredError(squared=False)))
     scale = torch.tensor(rating_values, dtype=labels.dtype, device=labels.device)
     if not torch.isin(labels, scale).all(): median = expected                                # there are ratings between its values
-    found['mae_median'] = score(median, labels, dict(mae=MeanAbsoluteError()))['mae']
+    found['mae'] = score(median, labels, dict(mae_mean=MeanAbsoluteError()))['mae_mean']
     return {**found, **click_scores(expected, labels, threshold), **distribution_scores(predictions, labels, rating_values)}
 
 # %% ../nbs/08_evaluation.ipynb #e91786bd
@@ -73,7 +73,7 @@ def distribution_scores(
 ) -> dict[str, float]:  # log_loss and calibration_error, or nothing
     "How good the distributions are, beyond the one number that is read from them"
     if predictions.ndim != 2: return {}
-    classes = rating_class(labels, rating_values)
+    classes = rating_index(labels, rating_values)
     found = score(predictions.softmax(-1), classes, dict(calibration_error=MulticlassCalibrationError(predictions.shape[1], n_bins=bins)))
     return dict(log_loss=F.cross_entropy(predictions, classes).item(), **found)
 
@@ -86,7 +86,7 @@ def plot_calibration(
 ) -> plt.Axes:  # The axes
     "How often a rating came against the chance it was given, for every rating of the scale; on the diagonal is honest"
     ax = ax or plt.subplots(figsize=(4, 4))[1]
-    chance, came = predictions.softmax(-1).cpu(), F.one_hot(rating_class(labels, rating_values), predictions.shape[1]).cpu().float()
+    chance, came = predictions.softmax(-1).cpu(), F.one_hot(rating_index(labels, rating_values), predictions.shape[1]).cpu().float()
     ax.plot([0, 1], [0, 1], color='0.7')
     for k, (value, marker) in enumerate(zip(rating_values, cycle('osD^v*XP<>'))):
         parts = chance[:, k].argsort().tensor_split(10)
@@ -98,7 +98,7 @@ def plot_calibration(
     return ax
 
 # %% ../nbs/08_evaluation.ipynb #fe0d679b
-class Reading:
+class TransformedMetric:
     "A torchmetrics metric on what `read` makes of predictions and labels"
     def __init__(self,
         metric,  # A torchmetrics metric
@@ -121,12 +121,12 @@ def validation_metrics(
 ) -> dict:  # Name to metric; the first one decides
     "What is measured after each epoch"
     clicked = lambda p, y: (torch.sigmoid(p.double()), (y >= config.threshold).int())
-    if config.objective == 'next': return dict(log_loss=Reading(MeanMetric(), lambda p, y: (-p,)))
-    if config.objective == 'click': return dict(auc=Reading(BinaryAUROC(), clicked))
+    if config.objective == 'next': return dict(log_loss=TransformedMetric(MeanMetric(), lambda p, y: (-p,)))
+    if config.objective == 'click': return dict(auc=TransformedMetric(BinaryAUROC(), clicked))
     read = lambda on_scale: lambda p, y: (as_rating(p, config.rating_values, on_scale), y)
-    rmse = Reading(MeanSquaredError(squared=False), read(False))
-    if config.kind == 'stream': return dict(mae_median=Reading(MeanAbsoluteError(), read(True)), rmse=rmse)
-    return dict(mae=Reading(MeanAbsoluteError(), read(False)), rmse=rmse)
+    rmse = TransformedMetric(MeanSquaredError(squared=False), read(False))
+    if config.kind == 'stream': return dict(mae=TransformedMetric(MeanAbsoluteError(), read(True)), rmse=rmse)
+    return dict(mae_mean=TransformedMetric(MeanAbsoluteError(), read(False)), rmse=rmse)
 
 # %% ../nbs/08_evaluation.ipynb #3c628463
 def training_rows(
@@ -267,7 +267,7 @@ def compare(
     models: dict,  # Name to (model, {part: Batches}); may be empty
     baselines=('global mean', 'user + item bias'),  # Names among `BASELINES`
     parts=('validation', 'test'),  # Which parts to score
-) -> pd.DataFrame:  # One row per method and part: protocol, model, part, mae, mae_median, rmse, auc
+) -> pd.DataFrame:  # One row per method and part: protocol, model, part, mae_mean, mae, rmse, auc
     "Scores of baselines and models by the split's protocol"
     rows, thresholds = [], {model.config.threshold for model, _ in models.values()} or {4.}
     if len(thresholds) > 1: raise ConfigError(f"models with thresholds {sorted(thresholds)} share no AUC: compare them one by one")
@@ -283,7 +283,7 @@ def compare(
 # %% ../nbs/08_evaluation.ipynb #4e59b979
 def plot_comparison(
     table: pd.DataFrame,  # What `compare` returns
-    metric: str = 'mae',  # Which column to draw
+    metric: str = 'mae_mean',  # Which column to draw
     part: str = 'test',  # Which part
     ax=None,  # Matplotlib axes; None makes new ones
 ) -> plt.Axes:  # The axes
@@ -316,7 +316,7 @@ def errors_by(
     answers: np.ndarray,  # Expected ratings, in stars (N,)
     by: str = 'rating',  # One of `ERROR_VIEWS`
     groups: int = 5,  # How many groups of counts, at most
-) -> pd.DataFrame:  # One row per group: group (first-last), targets, mae, rmse, bias (mean of answer less rating)
+) -> pd.DataFrame:  # One row per group: group (first-last), targets, mae_mean, rmse, bias (mean of answer less rating)
     "Errors of groups of targets: by their rating, their user's activity or their film's popularity"
     check_choice('by', by, ERROR_VIEWS), check_at_least('groups', groups)
     answers = np.asarray(answers, np.float64)
@@ -328,7 +328,7 @@ def errors_by(
     mean = lambda values: np.bincount(place, values, len(edges)) / n
     span = [(keys[place == k].min(), keys[place == k].max()) for k in range(len(edges))]
     name = [f'{low:g}' if low == high else f'{low:g}-{high:g}' for low, high in span]
-    return pd.DataFrame(dict(group=name, targets=n, mae=mean(np.abs(error)), rmse=np.sqrt(mean(error**2)), bias=mean(error)))
+    return pd.DataFrame(dict(group=name, targets=n, mae_mean=mean(np.abs(error)), rmse=np.sqrt(mean(error**2)), bias=mean(error)))
 
 # %% ../nbs/08_evaluation.ipynb #e7a0b1c5
 def plot_errors(
@@ -336,11 +336,11 @@ def plot_errors(
     split: Split,  # Their parts
     rows: np.ndarray,  # Targets that were answered, in the order of the answers (int64, [N])
     answers: dict,  # Name of a method to its expected ratings, in stars (N,)
-    measure: str = 'mae',  # 'mae', 'rmse' or 'bias'
+    measure: str = 'mae_mean',  # 'mae_mean', 'rmse' or 'bias'
     groups: int = 5,  # How many groups of counts, at most
 ) -> np.ndarray:  # Three axes: by rating, by activity, by popularity
     "Errors of methods by rating, by the user's activity and by the film's popularity"
-    check_choice('measure', measure, ('mae', 'rmse', 'bias'))
+    check_choice('measure', measure, ('mae_mean', 'rmse', 'bias'))
     fig, axes = plt.subplots(1, len(ERROR_VIEWS), figsize=(11, 3.2), sharey=True, layout='constrained')
     for ax, (by, label) in zip(axes, ERROR_VIEWS.items()):
         for (name, given), look in zip(answers.items(), cycle(('ko-', 'ks--', 'k^:', 'kD-.', 'kv-'))):
@@ -349,6 +349,6 @@ def plot_errors(
         if measure == 'bias': ax.axhline(0, color='0.7', lw=1)
         ax.set(xlabel=label)
         ax.tick_params(axis='x', labelsize=8)
-    axes[0].set(ylabel={'mae': 'MAE', 'rmse': 'RMSE', 'bias': 'answer less rating, on average'}[measure])
+    axes[0].set(ylabel={'mae_mean': 'MAE', 'rmse': 'RMSE', 'bias': 'answer less rating, on average'}[measure])
     axes[0].legend(fontsize=8)
     return axes

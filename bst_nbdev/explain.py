@@ -24,7 +24,7 @@ def _stream_attention(model, history, item, at):
     memory = model.encode(**inputs)
     about = 0 if model.config.objective == 'next' else model.item(torch.tensor([[item]], device=model.lever.device))  # or 'what next?'
     x, shares = about + model.asked.expand(1, 1, -1), []
-    for block, keys, bias in zip(model.blocks, memory.keys, model.outlook(memory, now, after)):
+    for block, keys, bias in zip(model.blocks, memory.keys, model.target_bias(memory, now, after)):
         shares.append(block.weights(block.split(block.query(block.norm1(x)))[0], keys[0], bias).mean(0)[0])          # (1 + S)
         x = block(x, keys, bias)
     return torch.stack(shares).mean(0)
@@ -45,7 +45,7 @@ def _joint_attention(model, history, item, at):
 # %% ../nbs/10b_explain.ipynb #efbaa5ab
 @torch.inference_mode()
 def attention_shares(
-    model: nn.Module,  # A `StreamBST` or a `BST`, in eval mode
+    model: nn.Module,  # A `TwoStreamBST` or a `BST`, in eval mode
     history: History,  # As much of its end as the model reads
     item: int,  # Row of the item in question
     at: int | None = None,  # Time of the question; None for right after the last rating
@@ -55,7 +55,7 @@ def attention_shares(
 
 # %% ../nbs/10b_explain.ipynb #2d9e334a
 def occlusion_effects(
-    model: nn.Module,  # A `StreamBST` or a `BST`, in eval mode
+    model: nn.Module,  # A `TwoStreamBST` or a `BST`, in eval mode
     history: History,  # As much of its end as the model reads
     item: int,  # Row of the item in question
     at: int,  # Time of the question
@@ -77,7 +77,7 @@ def _explain(self,
     "Which ratings moved an answer most"
     check_at_least('k', k)
     row, history, c = self.index.row(item), self.history(history, profile), self.network.config
-    history = history.last(c.chunk + c.carry if c.kind == 'stream' else c.sequence_length - 1)
+    history = history.last(c.chunk + c.min_history if c.kind == 'stream' else c.sequence_length - 1)
     at = at if at is not None else int(collate([history])['now'])
     effects, shares = occlusion_effects(self.network, history, row, at), attention_shares(self.network, history, row, at)
     table = self.index.table(history.item).assign(rating=history.rating, effect=effects, attention=shares[1:len(history) + 1])

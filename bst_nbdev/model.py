@@ -55,7 +55,7 @@ class BSTConfig(JSONConfig):
     mlp: tuple[int, ...] = (64,)  # Hidden widths
     batch_norm: bool = False  # In the MLP
     dropout: float = .1  # Everywhere
-    unknown_rate: float = 0.  # Share of user and item ids hidden while training
+    id_dropout: float = 0.  # Share of user and item ids hidden while training
     output: str = 'linear'  # 'linear', or 'sigmoid' between the ends of the scale
     objective: str = 'rating'  # 'rating' or 'click'
     loss: str = 'l1'  # For ratings: 'l1' or 'mse'
@@ -74,7 +74,7 @@ def _check_config(self):
     check_sequence_length(self.sequence_length)
     for name in 'users', 'items', 'item_width', 'heads', 'blocks': check_at_least(name, getattr(self, name))
     check_at_least('hidden', self.hidden, 0)
-    for name in 'dropout', 'unknown_rate':
+    for name in 'dropout', 'id_dropout':
         if not 0 <= getattr(self, name) < 1: raise ConfigError(f"{name} {getattr(self, name)} is no share: give 0 or more and less than 1")
     if len(self.rating_values) < 2:
         raise ConfigError(f"the rating scale is {self.rating_values}: it needs two values or more, else there is nothing to learn")
@@ -94,9 +94,9 @@ class BST(nn.Module):
     ):
         super().__init__()
         c = self.config = config
-        self.item = ItemEmbedding(c.items, c.item_width, c.num_genres, c.num_periods, c.genres, c.unknown_rate)
+        self.item = ItemEmbedding(c.items, c.item_width, c.num_genres, c.num_periods, c.genres, c.id_dropout)
         self.user = UserEmbedding(c.users if c.user_width else 0, c.user_width, c.feature_rows, c.feature_widths,
-                                  c.binary_as_number, c.unknown_rate)
+                                  c.binary_as_number, c.id_dropout)
         if c.position == 'learned': self.position = LearnedPosition(c.sequence_length, c.item_width)
         if c.position == 'time-gap': self.position = TimeGapPosition(c.item_width)
         concat = c.position != 'none' and c.position_join == 'concat'
@@ -194,7 +194,7 @@ def _set_training(self,
     nn.init.constant_(self.mlp[-1].bias, torch.logit(share.clamp(.01, .99)).item() if logit else labels.mean().item())
     return self
 
-BST.set_catalogue, BST.set_training = _set_catalogue, _set_training
+BST.set_catalogue, BST.init_from_training = _set_catalogue, _set_training
 
 # %% ../nbs/06_model.ipynb #5f06fe52
 PRESETS = {}
@@ -239,7 +239,7 @@ PRESETS['joint'] = dict(
     departures='Not a published model: the default of this project until it read histories in streams.',
     model=dict(sequence_length=16, item_width=32, user_width=32, feature_width=8, genres='mean', years=True, position='time-gap',
                rating='embed', blocks=1, heads=4, hidden=64, activation='gelu', norm='pre', pooling='target', biases=True,
-               mlp=(64,), dropout=.1, unknown_rate=.01, loss='mse'),
+               mlp=(64,), dropout=.1, id_dropout=.01, loss='mse'),
     training=dict(epochs=8, batch_size=128, optimizer='adamw', learning_rate=.003, schedule='one-cycle', weight_decay=.05))
 
 # %% ../nbs/06_model.ipynb #5a8d6dc6

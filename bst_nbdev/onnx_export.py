@@ -17,7 +17,7 @@ from torch import nn
 
 from .core import ConfigError, atomic_path, require_extra
 from .recommender import History, collate
-from .stream import StreamBST
+from .stream import TwoStreamBST
 
 # %% ../nbs/10c_onnx.ipynb #ae4f3e0f
 INPUTS = ('user', 'user_features', 'item', 'rating', 'time', 'padding_mask', 'target_item', 'now')
@@ -26,7 +26,7 @@ INPUTS = ('user', 'user_features', 'item', 'rating', 'time', 'padding_mask', 'ta
 class Scorer(nn.Module):
     "A stream as one function of plain tensors"
     def __init__(self,
-        model: StreamBST,  # Trained
+        model: TwoStreamBST,  # Trained
     ):
         super().__init__()
         if model.config.kind != 'stream':
@@ -75,7 +75,7 @@ def _quiet():
 
 # %% ../nbs/10c_onnx.ipynb #1f3b7f42
 def export_onnx(
-    model: StreamBST,  # Trained
+    model: TwoStreamBST,  # Trained
     path: str | Path,  # The file to write, such as model.onnx
 ) -> Path:  # The file
     "Write the scoring function of a model, whole or not at all"

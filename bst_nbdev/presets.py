@@ -15,7 +15,7 @@ from .data import Interactions
 from .model import BST, PRESETS as JOINT_PRESETS, BSTConfig, make_config, make_loss, make_model
 from .packing import make_packed_batches
 from .sequences import Split, make_batches
-from .stream import STREAM_PRESETS, StreamBST, StreamConfig, make_stream_config, make_stream_loss, make_stream_model
+from .stream import STREAM_PRESETS, TwoStreamBST, TwoStreamConfig, make_stream_config, make_stream_loss, make_stream_model
 
 # %% ../nbs/06b_presets.ipynb #8bed9642
 PRESETS = {**STREAM_PRESETS, **JOINT_PRESETS}
@@ -25,7 +25,7 @@ def build_config(
     interactions: Interactions,  # The data, for its sizes
     preset: str = 'default',  # One of `PRESETS`
     **overrides,  # Settings of the preset's configuration to use instead
-) -> BSTConfig | StreamConfig:  # By the kind of the preset
+) -> BSTConfig | TwoStreamConfig:  # By the kind of the preset
     "Configuration of a preset for given data"
     make = make_stream_config if check_choice('preset', preset, PRESETS) in STREAM_PRESETS else make_config
     return make(interactions, preset, **overrides)
@@ -34,7 +34,7 @@ def build_model(
     interactions: Interactions,  # The data, for its sizes and its catalogue
     preset: str = 'default',  # One of `PRESETS`
     **overrides,  # Settings of the preset's configuration to use instead
-) -> BST | StreamBST:  # With the catalogue filled in
+) -> BST | TwoStreamBST:  # With the catalogue filled in
     "A model for given data by the name of a preset"
     make = make_stream_model if check_choice('preset', preset, PRESETS) in STREAM_PRESETS else make_model
     return make(interactions, preset, **overrides)
@@ -42,37 +42,37 @@ def build_model(
 # %% ../nbs/06b_presets.ipynb #e83bf225
 def rebuild_model(
     values: dict,  # What a configuration's `to_dict` gave
-) -> BST | StreamBST:  # With fresh weights
+) -> BST | TwoStreamBST:  # With fresh weights
     "The model that a saved configuration describes"
     kind = check_choice('kind of model', values.get('kind', 'joint'), ('joint', 'stream'))
-    return StreamBST(StreamConfig.from_dict(values)) if kind == 'stream' else BST(BSTConfig.from_dict(values))
+    return TwoStreamBST(TwoStreamConfig.from_dict(values)) if kind == 'stream' else BST(BSTConfig.from_dict(values))
 
 def build_loss(
-    config: BSTConfig | StreamConfig,  # For its kind and objective
+    config: BSTConfig | TwoStreamConfig,  # For its kind and objective
 ):  # Function (prediction, label: ratings) -> scalar
     "The loss that belongs to a configuration"
     return make_stream_loss(config) if config.kind == 'stream' else make_loss(config)
 
 # %% ../nbs/06b_presets.ipynb #2e68284f
 def reach(
-    config: BSTConfig | StreamConfig,  # Says how the data are cut
+    config: BSTConfig | TwoStreamConfig,  # Says how the data are cut
 ) -> int:  # Ratings from the earliest of the history to the target, both included
     "How far back a target may look in training"
-    return config.chunk + config.carry if config.kind == 'stream' else config.sequence_length
+    return config.chunk + config.min_history if config.kind == 'stream' else config.sequence_length
 
 def build_batches(
     interactions: Interactions,  # All ratings
     split: Split,  # Their parts
-    config: BSTConfig | StreamConfig,  # Says how the data are cut
+    config: BSTConfig | TwoStreamConfig,  # Says how the data are cut
     batch_size: int = 128,  # Labels in a training batch
     evaluation_batch_size: int | None = None,  # Labels in a validation or test batch; None for 1024 windows, or 4096 labels in chunks
     seed: int = 0,  # For the order of the training batches
     device: str | torch.device = 'cpu',  # Where the batches are made
-    users: tuple[int, int] | None = None,  # What `user_share` gave: of each batch only what is of these users; None for all
+    users: tuple[int, int] | None = None,  # What `shard_users` gave: of each batch only what is of these users; None for all
 ) -> dict:  # 'train' (shuffled), 'validation' and 'test' (in a fixed order)
     "The batches that a configuration's model wants: windows, or chunks"
     if config.kind == 'stream':
-        return make_packed_batches(interactions, split, config.chunk, config.carry, config.context, batch_size,
+        return make_packed_batches(interactions, split, config.chunk, config.min_history, config.context, batch_size,
                                    evaluation_batch_size or 4096, seed, device, users)
     return make_batches(interactions, split, config.sequence_length, batch_size, evaluation_batch_size or 1024, seed, device, users)
 

@@ -23,9 +23,9 @@ from torch import nn
 from .core import UNKNOWN, BSTError, CheckpointError, ConfigError, DataError, check_at_least, progress
 from .data import Interactions, load, load_vocabularies, save_vocabularies
 from .evaluation import as_rating
-from .pipeline import Run, choose_device, load_model, record, same_vocabularies, training_counts
+from .pipeline import Run, choose_device, load_model, run_metadata, same_vocabularies, training_counts
 from .titles import TitleIndex
-from .training import check_files, save_checkpoint
+from .training import check_files, save_model
 
 # %% ../nbs/10a_recommender.ipynb #048fb954
 @dataclass(frozen=True, eq=False)
@@ -112,11 +112,11 @@ def collate(
 
 # %% ../nbs/10a_recommender.ipynb #206b98c4
 def _ask_stream(model, histories, items, at):
-    "Scores (B, M, K) of a `StreamBST`; log chances (B, M, 1) of being next, where it learnt that"
+    "Scores (B, M, K) of a `TwoStreamBST`; log chances (B, M, 1) of being next, where it learnt that"
     inputs = {name: x.to(model.lever.device) for name, x in collate(histories, at).items()}
     now, after = inputs.pop('now'), inputs.pop('after')
     if model.config.objective == 'next':                                                  # chances among the whole catalogue
-        chances = model.compare_all(model.query(model.encode(**inputs), now, after)[:, 0]).log_softmax(-1)         # (B, M)
+        chances = model.catalogue_logits(model.query(model.encode(**inputs), now, after)[:, 0]).log_softmax(-1)         # (B, M)
         return chances[:, items[0], None]
     return model.ask(model.encode(**inputs), items.expand(len(histories), -1), now, after)
 
@@ -152,7 +152,7 @@ def _ask_joint(model, histories, items, at, rows=4096):
 # %% ../nbs/10a_recommender.ipynb #4755ff12
 @torch.inference_mode()
 def score_items(
-    model: nn.Module,  # A `StreamBST` or a `BST`, in eval mode
+    model: nn.Module,  # A `TwoStreamBST` or a `BST`, in eval mode
     histories: list[History],  # B of them; only as much of their end is read as training shows at most
     items: np.ndarray,  # Row numbers of the items in question (int, [M])
     at: int | None = None,  # Time of the question, in seconds since 1970; None for right after the last rating
@@ -162,7 +162,7 @@ def score_items(
     c, device = model.config, next(model.parameters()).device
     items = torch.as_tensor(np.asarray(items), dtype=torch.int64, device=device)[None]                               # (1, M)
     if c.kind != 'stream': return _ask_joint(model, histories, items, at)
-    histories = [h.last(c.chunk + c.carry) for h in histories]
+    histories = [h.last(c.chunk + c.min_history) for h in histories]
     longest = max(max(map(len, histories)), 1)
     step = max(min(most // max(items.shape[1], 1), 64 * most // longest**2), 1)
     return torch.cat([_ask_stream(model, histories[n:n + step], items, at) for n in range(0, len(histories), step)])
@@ -185,7 +185,7 @@ class Recommender(ModelHubMixin):
         run: Run,  # Trained or loaded
     ):  # With all its users known
         "The recommender of a run"
-        return cls(run.model, run.interactions, training_counts(run.interactions, run.split), record(run), run.interactions)
+        return cls(run.model, run.interactions, training_counts(run.interactions, run.split), run_metadata(run), run.interactions)
 
     def __repr__(self):
         c = self.network.config
@@ -448,7 +448,7 @@ def _save_pretrained(self, save_directory):
         (scratch/'metrics.json').write_text(json.dumps(self.about, indent=1, default=str))
         (scratch/'README.md').write_text(model_card(self.about), encoding='utf-8')
     with tempfile.TemporaryDirectory(dir=save_directory) as scratch:
-        written = save_checkpoint(Path(scratch)/'model', self.network, add_files)
+        written = save_model(Path(scratch)/'model', self.network, add_files)
         for path in sorted(written.iterdir()): os.replace(path, Path(save_directory)/path.name)
 
 def _from_pretrained(cls, *, model_id, revision, cache_dir, force_download, local_files_only, token, data=None, device='auto', **_):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BLOCK', 'PROTOCOLS', 'window_targets', 'check_sequence_length', 'Split', 'make_split', 'plot_split', 'RatingTensors',
-           'Windows', 'user_share', 'check_shares', 'seen_rows', 'Batches', 'make_batches']
+           'Windows', 'shard_users', 'check_shards', 'seen_rows', 'Batches', 'make_batches']
 
 # %% ../nbs/02_sequences.ipynb #31b9b271
 from dataclasses import dataclass
@@ -208,7 +208,7 @@ def _gather(self, positions):
 Windows.__getitem__ = _gather
 
 # %% ../nbs/02_sequences.ipynb #5b1f0c12
-def user_share(
+def shard_users(
     interactions: Interactions,  # All ratings
     number: int,  # Of the process, from 0
     processes: int,  # How many there are
@@ -218,13 +218,13 @@ def user_share(
     cuts = [0, *np.searchsorted(interactions.offsets, ratings).tolist(), len(interactions.users)]
     return cuts[number], cuts[number + 1]
 
-def check_shares(
+def check_shards(
     interactions: Interactions,  # All ratings
     split: Split,  # Their parts
     processes: int,  # How many processes share them
 ) -> None:
     "Every process needs a target of every part"
-    cuts = [user_share(interactions, number, processes)[0] for number in range(processes)]
+    cuts = [shard_users(interactions, number, processes)[0] for number in range(processes)]
     for part in 'train', 'validation', 'test':
         share = np.searchsorted(cuts, interactions.user[getattr(split, part)], side='right') - 1
         for number in np.flatnonzero(np.bincount(share, minlength=processes) == 0)[:1]:
@@ -314,7 +314,7 @@ def make_batches(
     evaluation_batch_size: int = 1024,  # Windows in a validation or test batch
     seed: int = 0,  # For the order of the training batches
     device: str | torch.device = 'cpu',  # Where the batches are made
-    users: tuple[int, int] | None = None,  # What `user_share` gave: of each batch only the windows of these users; None for all
+    users: tuple[int, int] | None = None,  # What `shard_users` gave: of each batch only the windows of these users; None for all
 ) -> dict[str, Batches]:  # 'train' (shuffled), 'validation' and 'test' (in order)
     "Batches of the three parts of a split, cut from the same tensors on `device`"
     tensors = RatingTensors(interactions, device, users)

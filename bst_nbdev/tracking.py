@@ -15,7 +15,7 @@ import torch
 from accelerate.tracking import MLflowTracker, TensorBoardTracker, WandBTracker
 
 from .core import check_choice, require_extra
-from .training import LOOK, Hook
+from .training import CHECK_LOSS_EVERY, Callback
 
 # %% ../nbs/07b_tracking.ipynb #7e0a0008
 def _tensorboard(folder, project): return TensorBoardTracker('tensorboard', logging_dir=folder)
@@ -65,13 +65,13 @@ def flat(
     if not isinstance(values, dict): return {name: values if isinstance(values, (bool, int, float, str)) else str(values)}
     return {key: value for inner, found in values.items() for key, value in flat(found, f'{name}.{inner}'.lstrip('.')).items()}
 
-class Tracking(Hook):
+class Tracking(Callback):
     "Writes what happens in a training for a tracker; of several processes, the first one does"
     def __init__(self,
         tracker: str,  # One of `TRACKERS`
         folder: str | Path,  # The run's folder
         about: dict | None = None,  # What to keep of the run beside the training's configuration
-        every: int = LOOK,  # Batches between two records
+        every: int = CHECK_LOSS_EVERY,  # Batches between two records
     ):
         self.name, self.folder, self.about, self.every, self.tracker = check_tracker(tracker), Path(folder), about or {}, every, None
 
@@ -99,10 +99,10 @@ Tracking.start, Tracking.begin, Tracking.log = _start, _begin, _log
 
 # %% ../nbs/07b_tracking.ipynb #7e0a0033
 def _after_step(self, training):
-    so_far = training.so_far
-    self.labels, self.before, self.end = so_far.count, so_far.seconds, time.perf_counter()
-    if self.tracker and so_far.step % self.every == 0 and so_far.count:
-        self.log(training, so_far.step, dict(loss=float(so_far.total) / so_far.count, learning_rate=training.schedule.get_last_lr()[0]))
+    epoch_state = training.epoch_state
+    self.labels, self.before, self.end = epoch_state.count, epoch_state.seconds, time.perf_counter()
+    if self.tracker and epoch_state.step % self.every == 0 and epoch_state.count:
+        self.log(training, epoch_state.step, dict(loss=float(epoch_state.total) / epoch_state.count, learning_rate=training.schedule.get_last_lr()[0]))
 
 def _after_epoch(self, training):
     labels = training.accelerator.reduce(torch.tensor(float(self.labels), device=training.accelerator.device)).item()

@@ -28,12 +28,12 @@ from bst_nbdev.packing import Chunks, PackedBatches
 from bst_nbdev.pipeline import Recipe, load_run
 from bst_nbdev.presets import build_batches, build_loss, build_model, reach
 from bst_nbdev.sequences import Split, make_split, seen_rows
-from bst_nbdev.stream import rating_class
+from bst_nbdev.stream import rating_index
 from bst_nbdev.training import fit, predict
 from reproduce import merge
 
 PROTOCOL, RESAMPLES, SHORT = 'leave-last-out', 10_000, 10
-MEASURES = ('mae_median', 'mae', 'rmse')
+MEASURES = ('mae', 'mae_mean', 'rmse')
 
 DRAWN = ('random-ratings', 'fill-in', 10, 1), ('random-windows', 'default', 10, 1), ('random-windows', 'default', 4, 2)  # for one_split
 
@@ -43,7 +43,7 @@ def fitted(data, recipe, split):
     model = build_model(data, recipe.preset, **recipe.model_settings())
     training = recipe.training(len(split.train))
     batches = build_batches(data, split, model.config, training.batch_size, seed=recipe.seed)
-    model.set_training(*seen_rows(data, split, reach(model.config)), labels=torch.as_tensor(data.rating[split.train]))
+    model.init_from_training(*seen_rows(data, split, reach(model.config)), labels=torch.as_tensor(data.rating[split.train]))
     metrics = validation_metrics(model.config)
     fit(model, batches['train'], batches['validation'], build_loss(model.config), metrics, training, monitor=next(iter(metrics)))
     return model, batches
@@ -69,7 +69,7 @@ def significance(a, data):
     "Differences to the baselines, with the middle 95 % of a paired bootstrap over users"
     models, split = trained(a, data), make_split(data, PROTOCOL)
     labels, values = models[0][2], models[0][0].config.rating_values
-    error = lambda predictions: {m: (as_rating(predictions, values, m == 'mae_median') - labels).numpy() for m in MEASURES}
+    error = lambda predictions: {m: (as_rating(predictions, values, m == 'mae') - labels).numpy() for m in MEASURES}
     ours = [error(scores) for _, scores, _ in models]
     drawn = np.random.default_rng(0).integers(0, len(labels), (RESAMPLES, len(labels)), dtype=np.int32)
     def measure(errors, name):  # (resamples + 1,): the whole first
@@ -95,7 +95,7 @@ def ensemble(a, data):
 def calibration(a, data, parts=10):
     "For each rating, tenths of the answers by the chance it was given"
     model, scores, labels = trained(a, data)[0]
-    chance, came = scores.softmax(-1), torch.nn.functional.one_hot(rating_class(labels, model.config.rating_values), scores.shape[1]).float()
+    chance, came = scores.softmax(-1), torch.nn.functional.one_hot(rating_index(labels, model.config.rating_values), scores.shape[1]).float()
     for k, value in enumerate(model.config.rating_values):
         for part in chance[:, k].argsort().tensor_split(parts):
             yield dict(dataset=data.name, protocol=PROTOCOL, rating=value, chance=chance[part, k].mean().item(), came=came[part, k].mean().item(), answers=len(part))
@@ -112,7 +112,7 @@ def unknown_users(a, data):
     groups = {'unknown': whole.test[stranger[data.user[whole.test]]], 'known': known(whole.test)}
     c = model.config
     for group, rows in groups.items():
-        for history, args in (f'last {SHORT}', dict(chunk=1, carry=SHORT)), ('all that a chunk brings', dict(chunk=c.chunk, carry=c.carry)):
+        for history, args in (f'last {SHORT}', dict(chunk=1, min_history=SHORT)), ('all that a chunk brings', dict(chunk=c.chunk, min_history=c.min_history)):
             for hidden in (False, True) if group == 'known' else (True,):
                 for table in (model.user.id, model.user_bias, model.user_factors): table.known.copy_(shown & (not hidden))
                 test = PackedBatches(Chunks(data, rows, side=c.context, tensors=batches['test'].chunks.tensors, **args), 4096)

@@ -24,7 +24,7 @@ def row(a, data, name, settings):
     scores = run.table.set_index('part')
     seconds = run.history.seconds.iloc[1:] if len(run.history) > 1 else run.history.seconds
     return dict(dataset=data.name, protocol=a.protocol, model=f'BST ({a.preset})', variant=name, seed=a.seed, epochs=len(run.history),
-                **{f'{part}_{name}': scores[name][part] for part in ('validation', 'test') for name in ('mae', 'mae_median', 'rmse')},
+                **{f'{part}_{name}': scores[name][part] for part in ('validation', 'test') for name in ('mae_mean', 'mae', 'rmse')},
                 epoch_seconds=seconds.mean(), first_seconds=run.history.seconds.iloc[0])
 
 def main():
@@ -51,6 +51,6 @@ def main():
         table[f'{part}_difference'] = best - best[0]
     table = table.assign(device=device_name(str(choose_device(a.device)), threads), commit=source_commit())
     with atomic_path(a.out) as scratch: table.to_csv(scratch, index=False, float_format='%.6g')
-    print(table[['variant', 'validation_mae_median', 'test_mae_median', 'test_difference', 'epoch_seconds', 'ratio']].to_string(index=False))
+    print(table[['variant', 'validation_mae', 'test_mae', 'test_difference', 'epoch_seconds', 'ratio']].to_string(index=False))
 
 if __name__ == '__main__': main()

@@ -22,7 +22,7 @@ import torch
 from bst_nbdev.core import atomic_path, device_name, library_versions, progress, show_progress, source_commit
 from bst_nbdev.data import load
 from bst_nbdev.evaluation import BASELINES, METRICS, compare
-from bst_nbdev.pipeline import Recipe, check_out, save_run, train
+from bst_nbdev.pipeline import Recipe, check_output_folder, save_run, train
 from bst_nbdev.presets import PRESETS
 from bst_nbdev.sequences import PROTOCOLS, make_split
 
@@ -76,7 +76,7 @@ def work(data, job, seed, threads, quick, runs):
         table, facts = compare(interactions, make_split(interactions, protocol, length, step, seed), {}, baselines=[name]), {}
     else:
         folder = runs and runs/f'{interactions.name}-{protocol}-{name}-{length}-{seed}'.replace(', ', '-').replace(' ', '-')
-        if folder: check_out(folder)                                                      # before the work, not after it
+        if folder: check_output_folder(folder)                                                      # before the work, not after it
         run = train(recipe_of(data, job, seed, quick), interactions, 'cpu', baselines=())
         table = run.table.assign(model=f'BST ({name})')
         if folder: save_run(run, folder)
@@ -119,7 +119,7 @@ def main():
                 failed.append(f'{name_of(waiting[done])}: {error}')
                 continue
             merge(out, done.result())
-            print(done.result()[['protocol', 'model', 'sequence_length', 'part', 'mae', 'mae_median', 'rmse', 'epochs', 'train_seconds']].to_string(index=False, header=False), flush=True)
+            print(done.result()[['protocol', 'model', 'sequence_length', 'part', 'mae_mean', 'mae', 'rmse', 'epochs', 'train_seconds']].to_string(index=False, header=False), flush=True)
     if failed: raise SystemExit('failed:\n' + '\n'.join(failed))
 
 if __name__ == '__main__': main()

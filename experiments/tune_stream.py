@@ -32,8 +32,8 @@ PROTOCOL = {'default': 'random-windows', 'fill-in': 'random-ratings'}
 DEFAULT = {'as it is': ({}, {}), 'as it is, seed 1': ({}, dict(seed=1)), 'as it is, seed 2': ({}, dict(seed=2)),
          'no history dropout': (dict(history_dropout=0.), {}), 'history dropout 0.5': (dict(history_dropout=.5), {}),
          'no factorisation': (dict(factors=0), {}), 'no recency at the start': (dict(recency=0.), {}),
-         'carry 32 ratings': (dict(carry=32), {}), 'carry 256 ratings': (dict(carry=256), {}),
-         'chunks of 256 that carry 64': (dict(chunk=256, carry=64), {}), 'no genres, no years': (dict(num_genres=0, num_periods=0), {}),
+         'carry 32 ratings': (dict(min_history=32), {}), 'carry 256 ratings': (dict(min_history=256), {}),
+         'chunks of 256 that carry 64': (dict(chunk=256, min_history=64), {}), 'no genres, no years': (dict(num_genres=0, num_periods=0), {}),
          'no weight decay of large tables': ({}, dict(embedding_decay=None)), 'weight decay 3 of large tables': ({}, dict(embedding_decay=3.)),
          'no averaged weights': ({}, dict(averaging=0.)), 'beta2 0.999': ({}, dict(beta2=.999)), 'batches of 512': ({}, dict(batch_size=512)),
          'batches of 2048': ({}, dict(batch_size=2048)),
@@ -41,11 +41,11 @@ DEFAULT = {'as it is': ({}, {}), 'as it is, seed 1': ({}, dict(seed=1)), 'as it 
          'three layers': (dict(layers=3), {}), 'width 32': (dict(width=32, hidden=64), {}),
          'width 96': (dict(width=96, hidden=192), {}), 'width 128': (dict(width=128, hidden=256), {}),
          'one layer, width 128': (dict(layers=1, width=128, hidden=256), {}), 'dropout 0.2': (dict(dropout=.2), {}), 'embedding dropout 0.3': (dict(embedding_dropout=.3), {}),
-         'a fifth of user ids hidden': (dict(unknown_user_rate=.2), {}), 'all user ids hidden': (dict(unknown_user_rate=.99, factors=0), {}),
+         'a fifth of user ids hidden': (dict(user_id_dropout=.2), {}), 'all user ids hidden': (dict(user_id_dropout=.99, factors=0), {}),
          'six epochs': ({}, dict(epochs=6)), 'half the learning rate': ({}, dict(learning_rate=.001)), 'twice the learning rate': ({}, dict(learning_rate=.004))}
 FILL_IN = {'as it is': ({}, {}), 'as it is, seed 1': ({}, dict(seed=1)), 'only the past': (dict(context='past'), {}),
            'no history dropout': (dict(history_dropout=0.), {}), 'history dropout 0.4': (dict(history_dropout=.4), {}),
-           'carry 256 ratings': (dict(carry=256), {}), 'a factorisation': (dict(factors=32), {}), 'recency at the start': (dict(recency=.8), {}),
+           'carry 256 ratings': (dict(min_history=256), {}), 'a factorisation': (dict(factors=32), {}), 'recency at the start': (dict(recency=.8), {}),
            'three layers': (dict(layers=3), {}), 'width 128': (dict(width=128, hidden=256), {}), 'seven epochs': ({}, dict(epochs=7))}
 TRIED = {'default': DEFAULT, 'fill-in': FILL_IN}
 
@@ -61,7 +61,7 @@ def work(data, preset, name, every, threads, quick):
     seed_everything(config.seed)
     model = build_model(data, preset, **model_settings)
     batches = build_batches(data, split, model.config, config.batch_size, seed=config.seed)
-    model.set_training(*seen_rows(data, split, reach(model.config)), labels=torch.as_tensor(data.rating[split.train]))
+    model.init_from_training(*seen_rows(data, split, reach(model.config)), labels=torch.as_tensor(data.rating[split.train]))
     start, metrics = time.perf_counter(), validation_metrics(model.config)
     history = fit(model, batches['train'], batches['validation'], build_loss(model.config), metrics, config, monitor=next(iter(metrics)))
     return dict(dataset=data.name, protocol=whole.protocol, every=every, tried=name, part='validation', **evaluate_model(model, batches['validation']),
@@ -95,8 +95,8 @@ def main():
             if a.out.exists():
                 old = pd.read_csv(a.out)
                 rows = pd.concat([old[(old[KEY] != rows[KEY].iloc[0]).any(axis=1)], rows])
-            with atomic_path(a.out) as scratch: rows.sort_values([*KEY[:3], 'mae_median']).to_csv(scratch, index=False, float_format='%.6g')
-            print(rows.iloc[-1][['tried', 'mae_median', 'rmse', 'log_loss', 'train_loss', 'train_seconds']].to_dict(), flush=True)
+            with atomic_path(a.out) as scratch: rows.sort_values([*KEY[:3], 'mae']).to_csv(scratch, index=False, float_format='%.6g')
+            print(rows.iloc[-1][['tried', 'mae', 'rmse', 'log_loss', 'train_loss', 'train_seconds']].to_dict(), flush=True)
     if failed: raise SystemExit('failed:\n' + '\n'.join(failed))
 
 if __name__ == '__main__': main()

@@ -38,7 +38,7 @@ def main():
     settings = [dict(zip(GRID, values)) for values in itertools.product(*GRID.values())]
     with ProcessPoolExecutor(a.jobs) as pool:
         rows = list(progress(pool.map(measure, [a.data] * len(settings), settings), 'settings', total=len(settings)))
-    table = pd.DataFrame(rows).sort_values('mae')
+    table = pd.DataFrame(rows).sort_values('mae_mean')
     with atomic_path(a.out) as scratch: table.to_csv(scratch, index=False, float_format='%.6g')
     print(table.head(5).to_string(index=False))
 

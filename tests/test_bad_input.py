@@ -510,7 +510,7 @@ FILES = [('removed', lambda path: path.unlink()), ('emptied', lambda path: path.
          ('overwritten', lambda path: path.write_bytes(path.read_bytes()[:(n := path.stat().st_size) // 2] + b'\xff' * (n - n // 2))),
          ('a folder', lambda path: (path.unlink(), path.mkdir()))]
 
-@pytest.mark.parametrize('name', ['config.json', 'model.safetensors', 'metrics.json', 'history.csv'])
+@pytest.mark.parametrize('name', ['config.json', 'model.safetensors', 'metrics.json', 'training_log.csv'])
 @table('damage', FILES)
 def test_damaged_file_of_a_run(run, name, damage):
     damage(run/name)

@@ -131,7 +131,7 @@ def test_best_checkpoint_is_chosen_on_validation(tiny, protocol, preset):
     blind = train(recipe, replace(tiny, rating=rating), 'cpu', baselines=())
     pd.testing.assert_frame_equal(honest.history.drop(columns='seconds'), blind.history.drop(columns='seconds'), check_exact=True)
     assert all(torch.equal(value, blind.model.state_dict()[name]) for name, value in honest.model.state_dict().items())
-    assert honest.table.mae.iloc[-1] != blind.table.mae.iloc[-1] and honest.table.mae.iloc[0] == blind.table.mae.iloc[0]
+    assert honest.table.mae_mean.iloc[-1] != blind.table.mae_mean.iloc[-1] and honest.table.mae_mean.iloc[0] == blind.table.mae_mean.iloc[0]
 
 @each_protocol
 @each_kind
@@ -152,7 +152,7 @@ def test_no_hidden_rating_is_an_input(tiny, side):
     split = make_split(tiny, 'random-ratings')
     rating, hidden = tiny.rating.copy(), np.concatenate([split.validation, split.test])
     rating[hidden] = 6 - rating[hidden]
-    batches, others = (make_packed_batches(data, split, chunk=8, carry=8, side=side) for data in (tiny, replace(tiny, rating=rating)))
+    batches, others = (make_packed_batches(data, split, chunk=8, min_history=8, side=side) for data in (tiny, replace(tiny, rating=rating)))
     for part in batches:
         for (inputs, label), (other, other_label) in zip(batches[part], others[part], strict=True):
             assert all(torch.equal(value, other[name]) for name, value in inputs.items())
@@ -277,7 +277,7 @@ def test_unknown_users_and_films(tiny, preset):
     assert model(**inputs | unknown).isfinite().all()
     film = int(inputs['item'][0, -1])
     known = np.arange(len(tiny.items)) != film
-    model.set_training(np.ones(len(tiny.users), bool), known, torch.tensor([1., 2., 4., 5.]))
+    model.init_from_training(np.ones(len(tiny.users), bool), known, torch.tensor([1., 2., 4., 5.]))
     assert torch.equal(model.item.id(torch.tensor([film])), model.item.id(torch.tensor([0])))
     assert model(**inputs).isfinite().all()
 
@@ -288,7 +288,7 @@ def test_the_stream_has_none_of_these_faults(tiny, objective):
     torch.manual_seed(0)
     model = make_stream_model(tiny, width=16, objective=objective).eval()
     for parameter in model.parameters(): nn.init.normal_(parameter, std=.3)
-    inputs, _ = Chunks(tiny, np.array([0, 2, 60, 200, 500]), chunk=1, carry=5)[torch.arange(5)]
+    inputs, _ = Chunks(tiny, np.array([0, 2, 60, 200, 500]), chunk=1, min_history=5)[torch.arange(5)]
     answer = model(**inputs)
     others = {name: torch.cat([value[:1], value[1:].flip(0)]) for name, value in inputs.items()}
     assert torch.equal(model(**others)[0], answer[0])

@@ -25,7 +25,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-PATIENCE = 30  # seconds that anything on the page may take
+COLLECTIVE_TIMEOUT = 30  # seconds that anything on the page may take
 OPTIONS = ['headless', 'no-sandbox', 'disable-gpu', 'disable-quic', 'no-first-run', 'disable-background-networking',
            'disable-component-update', 'disable-sync', 'disable-dev-shm-usage', 'no-proxy-server']
 SERVE = 'import sys; from bst_nbdev.serve import bst_serve; sys.exit(bst_serve())'
@@ -63,13 +63,13 @@ def browser(address, tmp_path_factory):
     options.set_capability('goog:loggingPrefs', {'browser': 'ALL'})
     found = webdriver.Chrome(options, Service(DRIVER))
     try:
-        WebDriverWait(found, PATIENCE).until(lambda _: answers(address))
+        WebDriverWait(found, COLLECTIVE_TIMEOUT).until(lambda _: answers(address))
         yield found
     finally: found.quit()
 
 def fetch(address, path):
     "What the service answers, past any proxy"
-    with build_opener(ProxyHandler({})).open(address + path, timeout=PATIENCE) as answer: return json.load(answer)
+    with build_opener(ProxyHandler({})).open(address + path, timeout=COLLECTIVE_TIMEOUT) as answer: return json.load(answer)
 
 def answers(address):
     "Whether the service answers yet"
@@ -82,7 +82,7 @@ class Page:
 
     def wait(self, condition, message=''):
         "Until something is so"
-        return WebDriverWait(self.browser, PATIENCE, .05).until(lambda _: condition(), message)
+        return WebDriverWait(self.browser, COLLECTIVE_TIMEOUT, .05).until(lambda _: condition(), message)
 
     def run(self, script, *values): return self.browser.execute_script(script, *values)
 

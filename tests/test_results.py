@@ -8,21 +8,21 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 INDEX, README, RESULTS = ROOT/'nbs'/'index.ipynb', ROOT/'README.md', ROOT/'nbs'/'experiments'/'results.ipynb'
-ACCURACY = ['dataset', 'protocol', 'model', 'sequence_length', 'seed', 'part', 'mae', 'mae_median', 'rmse', 'auc', 'epochs',
+ACCURACY = ['dataset', 'protocol', 'model', 'sequence_length', 'seed', 'part', 'mae_mean', 'mae', 'rmse', 'auc', 'epochs',
             'train_seconds', 'device', 'commit']
 BENCHMARK = ['work', 'variant', 'value', 'unit', 'ratio', 'baseline', 'device', 'commit']
 OTHERS = {'significance': ['dataset', 'protocol', 'measure', 'baseline', 'ours', 'theirs', 'difference', 'low', 'high', 'better', 'seeds', 'users'],
-          'ensemble': ['dataset', 'protocol', 'model', 'part', 'mae', 'mae_median', 'rmse', 'seeds'],
-          'one_split': ['dataset', 'protocol', 'model', 'sequence_length', 'step', 'part', 'mae', 'mae_median', 'rmse', 'seed', 'seeds'],
+          'ensemble': ['dataset', 'protocol', 'model', 'part', 'mae_mean', 'mae', 'rmse', 'seeds'],
+          'one_split': ['dataset', 'protocol', 'model', 'sequence_length', 'step', 'part', 'mae_mean', 'mae', 'rmse', 'seed', 'seeds'],
           'calibration': ['dataset', 'protocol', 'rating', 'chance', 'came', 'answers'],
-          'unknown_users': ['dataset', 'protocol', 'model', 'user', 'history', 'users', 'mae', 'mae_median', 'rmse'],
+          'unknown_users': ['dataset', 'protocol', 'model', 'user', 'history', 'users', 'mae_mean', 'mae', 'rmse'],
           'ranking': ['dataset', 'protocol', 'model', 'setting', 'seed', 'part', 'hit_rate', 'ndcg', 'mrr', 'hit_rate_100', 'targets', 'train_seconds'],
           'scale': ['ratings', 'work', 'value', 'unit'],
-          'tried': ['dataset', 'protocol', 'every', 'tried', 'part', 'mae_median', 'rmse', 'log_loss', 'train_loss', 'train_seconds'],
-          'precision': ['dataset', 'protocol', 'model', 'variant', 'seed', 'epochs', 'validation_mae', 'test_mae', 'epoch_seconds', 'ratio'],
+          'tried': ['dataset', 'protocol', 'every', 'tried', 'part', 'mae', 'rmse', 'log_loss', 'train_loss', 'train_seconds'],
+          'precision': ['dataset', 'protocol', 'model', 'variant', 'seed', 'epochs', 'validation_mae_mean', 'test_mae_mean', 'epoch_seconds', 'ratio'],
           'kill_resume': ['data', 'epochs', 'kill', 'signal', 'seconds', 'exit', 'begun', 'saved', 'equal'],
           'speed': ['work', 'variant', 'value', 'unit', 'ratio', 'baseline'],
-          'learning_speed': ['dataset', 'protocol', 'model', 'epochs', 'seed', 'part', 'step', 'labels', 'seconds', 'mae_median']}
+          'learning_speed': ['dataset', 'protocol', 'model', 'epochs', 'seed', 'part', 'step', 'labels', 'seconds', 'mae']}
 KEY = ['dataset', 'protocol', 'model', 'sequence_length', 'step', 'seed', 'part', 'n_factors', 'n_epochs', 'lr_all', 'reg_all']
 FILES = sorted((ROOT/'results').glob('*.csv'))
 
@@ -41,11 +41,11 @@ def problems(table, benchmark=False, columns=None):
     found += [f'row {row}: there already' for row in table.index[table.duplicated(key)]]
     if benchmark: return found + [f'row {row}: no value' for row in table.index[~(table['value'] > 0) & ~(table.unit.isin(['%', 'requests']) & (table['value'] == 0))]]
     found += [f'row {row}: part {table.part[row]}' for row in table.index[~table.part.isin(['validation', 'test'])]]
-    found += [f'row {row}: mae above rmse' for row in table.index[table.mae > table.rmse]]
-    return found + [f'row {row}: no score' for row in table.index[table[['mae', 'auc']].isna().all(axis=1)]]
+    found += [f'row {row}: mae_mean above rmse' for row in table.index[table.mae_mean > table.rmse]]
+    return found + [f'row {row}: no score' for row in table.index[table[['mae_mean', 'auc']].isna().all(axis=1)]]
 
 def good(**changes):
-    row = dict(dataset='a', protocol='p', model='m', sequence_length=4, step=1, seed=0, part='test', mae=.7, mae_median=.6, rmse=.9,
+    row = dict(dataset='a', protocol='p', model='m', sequence_length=4, step=1, seed=0, part='test', mae_mean=.7, mae=.6, rmse=.9,
                auc=.8, epochs=3,
                train_seconds=1., device='cpu', commit='abc')
     return pd.DataFrame([row | changes, row | {'part': 'validation'}])
@@ -58,9 +58,9 @@ def test_problems_sees_each_kind():
     assert problems(good()) == problems(measured(), True) == []
     for table, what in [(good().drop(columns='auc'), 'no column auc'), (good(part='validation'), 'row 1: there already'),
                         (good(part='train'), 'row 0: part train'),
-                        (good(mae=1.), 'row 0: mae above rmse'), (good(commit=''), 'row 0: no commit'),
+                        (good(mae_mean=1.), 'row 0: mae_mean above rmse'), (good(commit=''), 'row 0: no commit'),
                         (good(commit=None), 'row 0: no commit'),
-                        (good(commit='abc+changes'), 'row 0: measured on changed files'), (good(mae=None, auc=None), 'row 0: no score'),
+                        (good(commit='abc+changes'), 'row 0: measured on changed files'), (good(mae_mean=None, auc=None), 'row 0: no score'),
                         (good()[:0], 'no rows')]:
         assert problems(table) == [what]
     assert problems(good(part='validation', step=2)) == []
@@ -72,10 +72,10 @@ def test_problems_sees_each_kind():
 def test_result_file(path): assert problems(pd.read_csv(path), is_benchmark(path), OTHERS.get(path.stem)) == []
 
 def test_problems_of_other_files():
-    assert problems(good().drop(columns='auc'), columns=['mae']) == []
-    assert problems(good(), columns=['mae', 'users']) == ['no column users']
-    assert problems(good(commit='a+changes'), columns=['mae']) == ['row 0: measured on changed files']
-    assert problems(pd.concat([good(), good()], ignore_index=True), columns=['mae']) == ['row 2: there already', 'row 3: there already']
+    assert problems(good().drop(columns='auc'), columns=['mae_mean']) == []
+    assert problems(good(), columns=['mae_mean', 'users']) == ['no column users']
+    assert problems(good(commit='a+changes'), columns=['mae_mean']) == ['row 0: measured on changed files']
+    assert problems(pd.concat([good(), good()], ignore_index=True), columns=['mae_mean']) == ['row 2: there already', 'row 3: there already']
 
 def test_significance_agrees_with_the_runs():
     "Ours in significance.csv is the mean of the same runs in results.csv"

@@ -14,7 +14,7 @@ from schemathesis import GenerationMode
 from bst_nbdev.core import show_progress
 from bst_nbdev.explain import Recommender
 from bst_nbdev.pipeline import Recipe, save_run, train
-from bst_nbdev.service import MOST_BYTES, make_app
+from bst_nbdev.service import MAX_BYTES, make_app
 
 SERVE = 'import sys; from bst_nbdev.serve import bst_serve; sys.exit(bst_serve())'
 
@@ -99,7 +99,7 @@ STRANGE = {
     'a path upwards, encoded': b'GET /page/%2e%2e%2fservice.py HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n',
     'another host': b'GET /health HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n',
     'a method of its own': b'BREW /recommend HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n',
-    'too much': POST + b'Content-Length: %d\r\nConnection: close\r\n\r\n' % (MOST_BYTES + 1) + b' ' * (MOST_BYTES + 1),
+    'too much': POST + b'Content-Length: %d\r\nConnection: close\r\n\r\n' % (MAX_BYTES + 1) + b' ' * (MAX_BYTES + 1),
 }
 
 

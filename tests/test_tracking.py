@@ -20,7 +20,7 @@ def tracked(name, folder):
     before = show_progress(False)
     batches = [(dict(x=torch.randn(8, 4)), torch.randn(8)) for _ in range(6)]
     hook = Tracking(name, folder, dict(recipe=dict(data='toy')), every=2)
-    try: return fit(Toy(), batches, batches[:2], nn.functional.mse_loss, dict(mae=MeanAbsoluteError()), TrainingConfig(epochs=2), hooks=[hook])
+    try: return fit(Toy(), batches, batches[:2], nn.functional.mse_loss, dict(mae_mean=MeanAbsoluteError()), TrainingConfig(epochs=2), callbacks=[hook])
     finally: show_progress(before)
 
 def test_mlflow(tmp_path, monkeypatch):
@@ -30,7 +30,7 @@ def test_mlflow(tmp_path, monkeypatch):
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path/'mlflow.db'}")
     [found] = client.search_runs([client.get_experiment_by_name('bst_nbdev').experiment_id])
     assert found.info.status == 'FINISHED' and found.data.params['training.epochs'] == '2' and found.data.params['recipe.data'] == 'toy'
-    assert [point.value for point in client.get_metric_history(found.info.run_id, 'epoch/mae')] == pytest.approx(history.mae.tolist())
+    assert [point.value for point in client.get_metric_history(found.info.run_id, 'epoch/mae_mean')] == pytest.approx(history.mae_mean.tolist())
     assert {'loss', 'learning_rate', 'labels_per_second'} <= set(found.data.metrics)
 
 def entries(data, block=2**15, head=7):
@@ -54,4 +54,4 @@ def test_wandb_offline(tmp_path, monkeypatch):
     kinds = pytest.importorskip('wandb.proto.wandb_internal_pb2')
     found = [kinds.Record.FromString(data) for data in entries(file.read_bytes())]
     keys = {item.key or '/'.join(item.nested_key) for record in found for item in record.history.item}
-    assert {'epoch/mae', 'loss', 'learning_rate', 'labels_per_second'} <= keys and wandb.run is None
+    assert {'epoch/mae_mean', 'loss', 'learning_rate', 'labels_per_second'} <= keys and wandb.run is None

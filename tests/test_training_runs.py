@@ -70,7 +70,7 @@ def test_stopped_and_gone_on_with(name, code, options, whole, tmp_path):
     assert [load_state(path) for path in Checkpoints(folder/'checkpoints').states()]
     done = run('--resume', folder)
     assert done.returncode == 0 and same(folder, whole), done.stderr
-    history = [pd.read_csv(one/'history.csv').drop(columns='seconds') for one in (folder, whole)]
+    history = [pd.read_csv(one/'training_log.csv').drop(columns='seconds') for one in (folder, whole)]
     pd.testing.assert_frame_equal(*history, check_exact=True)
     assert {path.name for path in folder.iterdir()} == {path.name for path in whole.iterdir()}
 
@@ -177,7 +177,7 @@ data, out, loud, preset = sys.argv[1:]
 recipe = pipeline.Recipe(data, preset=preset, epochs=2, batch_size=128)
 own = pipeline.build_model
 if loud == '0':
-    off = dict(dropout=0.) | (dict(embedding_dropout=0., history_dropout=0.) if preset in ('default', 'fill-in') else dict(unknown_rate=0.))
+    off = dict(dropout=0.) | (dict(embedding_dropout=0., history_dropout=0.) if preset in ('default', 'fill-in') else dict(id_dropout=0.))
     pipeline.build_model = lambda *a, **k: own(*a, **k, **off)
 split, batches, model = pipeline.build(recipe, load(data), 'cpu')
 before = evaluate_model(model, batches['test'])
@@ -214,14 +214,14 @@ def test_two_processes_are_one_run(tiny, tmp_path, preset, data):
     assert both[0]['weights'] == both[1]['weights']
 
 def test_two_processes_with_dropout(tiny, tmp_path):
-    "Each process draws its own numbers, so the run is another one, as with another seed; an untrained model is judged alike."
+    "Each process draws its own numbers, so the run is another one, as with another seed; an untrained model is eval_model alike."
     (tmp_path/'1').mkdir(), (tmp_path/'2').mkdir()
     [alone] = trained_by([sys.executable], tiny, tmp_path/'1', 1)
     both = trained_by(TWO, tiny, tmp_path/'2', 1)
     for one in both:
         assert one['before'] == pytest.approx(alone['before'], abs=1e-4)
         assert one['history']['loss'] == pytest.approx(alone['history']['loss'], abs=.1)
-        assert one['after']['mae'] == pytest.approx(alone['after']['mae'], abs=.1)
+        assert one['after']['mae_mean'] == pytest.approx(alone['after']['mae_mean'], abs=.1)
 
 def test_the_command_in_two_processes(options, tmp_path):
     "torchrun starts it, one process writes and prints, it is stopped and gone on with, and a process that dies ends all."
