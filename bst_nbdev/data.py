@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['WHOLE_STARS', 'HALF_STARS', 'LAYOUTS', 'READ_ERRORS', 'MAX_UNPACKED', 'MAX_RATIO', 'RATING_COLUMNS', 'PIECE',
            'AGE_GROUPS', 'GENRES_100K', 'ARCHIVES', 'BASE_URL', 'VOCABULARY_FILES', 'FORMAT_VERSION', 'ARRAYS',
-           'PREPARED_FILES', 'Vocabulary', 'make_vocabulary', 'Feature', 'Interactions', 'Tables', 'Layout',
-           'DataFiles', 'open_files', 'find_layout', 'title_year', 'read_movielens', 'plot_ratings', 'plot_activity',
-           'plot_popularity', 'from_frame', 'movielens_name', 'data_folder', 'download', 'save_vocabularies',
-           'load_vocabularies', 'save_prepared', 'load_prepared', 'sample_folder', 'find_data', 'load']
+           'PREPARED_FILES', 'Vocabulary', 'make_vocabulary', 'Feature', 'RatingScale', 'Interactions', 'Tables',
+           'Layout', 'DataFiles', 'open_files', 'find_layout', 'title_year', 'read_movielens', 'plot_ratings',
+           'plot_activity', 'plot_popularity', 'from_frame', 'movielens_name', 'data_folder', 'download',
+           'save_vocabularies', 'load_vocabularies', 'save_prepared', 'load_prepared', 'sample_folder', 'find_data',
+           'load']
 
 # %% ../nbs/01_data.ipynb #12d28638
 import csv
@@ -31,6 +32,7 @@ from pathlib import Path, PurePosixPath
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import torch
 from fastcore.basics import patch
 
 from .core import UNKNOWN, DataError, DownloadError, atomic_path, check_choice, file_digest, library_versions, progress
@@ -138,6 +140,49 @@ class Feature:
 
     def __repr__(self): return f"Feature({len(self.values) - 1} values)"
 
+# %% ../nbs/01_data.ipynb #5ca1e000
+@dataclass(frozen=True)
+class RatingScale:
+    "The values that a rating can have, ascending"
+    values: tuple[float, ...]
+
+    def __len__(self): return len(self.values)
+
+    @property
+    def low(self) -> float: return self.values[0]
+
+    @property
+    def high(self) -> float: return self.values[-1]
+
+    @property
+    def midpoint(self) -> float: return torch.tensor(self.values).mean().item()
+
+    @property
+    def unit(self) -> float: return (torch.tensor(self.values)[-1] - torch.tensor(self.values)[0]).item() / 4
+
+    @property
+    def centred(self) -> torch.Tensor: return (torch.tensor(self.values) - self.midpoint) / self.unit
+
+    def index(self, ratings):
+        "Return the position of the nearest value"
+        values = torch.tensor(self.values, device=ratings.device)
+        return torch.bucketize(ratings, (values[1:] + values[:-1]) / 2)
+
+    def round(self, ratings):
+        "Return the nearest value"
+        return torch.tensor(self.values, device=ratings.device)[self.index(ratings)]
+
+    def mean(self, logits):
+        "Return the expected rating"
+        return logits.softmax(-1) @ torch.tensor(self.values, device=logits.device)
+
+    def median(self, logits):
+        "Return the median rating"
+        below = (logits.softmax(-1).cumsum(-1) < .5).sum(-1)
+        median = torch.tensor(self.values, device=logits.device)[below.clamp(max=len(self.values) - 1)]
+        return median.masked_fill(logits.isnan().any(-1), float('nan'))
+
+
 # %% ../nbs/01_data.ipynb #2f60f478
 @dataclass(frozen=True, eq=False, repr=False)
 class Interactions:
@@ -159,6 +204,13 @@ class Interactions:
     source: dict = field(default_factory=dict)  # Where it came from: path, sha256, format
 
     def __len__(self): return len(self.user)
+
+# %% ../nbs/01_data.ipynb #5ca1e001
+@patch(as_prop=True)
+def scale(self: Interactions) -> RatingScale:
+    "The rating scale"
+    return RatingScale(tuple(map(float, self.rating_values)))
+
 
 # %% ../nbs/01_data.ipynb #e803843f
 @patch(as_prop=True)

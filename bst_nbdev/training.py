@@ -152,7 +152,7 @@ def predict(
         results = [(model(**inputs)[:len(label)], label) for inputs, label in (progress(batches, description) if description else batches)]
     finally: model.train(was_training)
     predictions, labels = map(torch.cat, zip(*results))
-    places = batches.places() if hasattr(batches, 'places') else None
+    places = batches.local_positions() if hasattr(batches, 'local_positions') else None
     return (predictions, labels) if places is None else _joined(predictions, labels, torch.from_numpy(places).to(labels.device))
 
 def _joined(predictions, labels, places):
@@ -248,8 +248,8 @@ def train_epoch(
 # %% ../nbs/07_training.ipynb #7c0a000c
 def _rest(batches, step):
     "The batches of a pass without the first ones"
-    if step and hasattr(batches, 'skip'): batches.skip = step
-    return islice(batches, step, None) if step and not hasattr(batches, 'skip') else batches
+    if step and hasattr(batches, 'start_batch'): batches.start_batch = step
+    return islice(batches, step, None) if step and not hasattr(batches, 'start_batch') else batches
 
 def _weight(labels, accelerator):
     "Share of a process in the loss of a batch, times their number"
