@@ -15,8 +15,8 @@ import numpy as np
 from .core import ConfigError, atomic_path, check_seed
 
 # %% ../nbs/00a_sample.ipynb #184edcc9
-GENRES = ('Action', 'Adventure', 'Animation', "Children's", 'Comedy', 'Crime', 'Documentary', 'Drama', 'Fantasy',
-          'Film-Noir', 'Horror', 'Musical', 'Mystery', 'Romance', 'Sci-Fi', 'Thriller', 'War', 'Western')
+GENRES = ('Action', 'Adventure', 'Animation', "Children's", 'Comedy', 'Crime', 'Documentary', 'Drama',
+          'Fantasy', 'Film-Noir', 'Horror', 'Musical', 'Mystery', 'Romance', 'Sci-Fi', 'Thriller', 'War', 'Western')
 MOODS = {
     'adventurous': ('Action', 'Adventure', 'Sci-Fi', 'Western'),
     'light-hearted': ('Comedy', 'Musical', 'Romance'),
@@ -71,10 +71,10 @@ def suits_mood(
     return np.stack([genres[:, group].any(axis=1) for group in _MOOD_GENRES], axis=1)
 
 # %% ../nbs/00a_sample.ipynb #3f2a62c4
-_FIRST = ('Marzipan Paper Velvet Copper Borrowed Salted Crooked Tangerine Left-Handed Mislaid Painted Second-Hand Wooden '
-          'Sleepless Porcelain Rainproof Lopsided Whistling Woollen Nettle').split()
-_SECOND = ('Lighthouse Umbrella Tramway Beekeeper Orchard Ferryman Accordion Glacier Locksmith Carousel Teapot Observatory '
-           'Café Hedgehog Señorita Canal Bakery Cartographer Windmill Postbox').split()
+_FIRST = ('Marzipan Paper Velvet Copper Borrowed Salted Crooked Tangerine Left-Handed Mislaid Painted '
+          'Second-Hand Wooden Sleepless Porcelain Rainproof Lopsided Whistling Woollen Nettle').split()
+_SECOND = ('Lighthouse Umbrella Tramway Beekeeper Orchard Ferryman Accordion Glacier Locksmith Carousel '
+           'Teapot Observatory Café Hedgehog Señorita Canal Bakery Cartographer Windmill Postbox').split()
 _FOREIGN = (' (Été du phare, L\')', ' (Über den Gletscher)', ' (Niña del canal, La)', ' (Fågelns hatt)')
 
 def draw_titles(
@@ -84,7 +84,7 @@ def draw_titles(
     "Invent titles in the style of MovieLens"
     names = [f'{first} {second}' for first in _FIRST for second in _SECOND]
     if n_movies > len(names):
-        raise ConfigError(f'n_movies must be at most {len(names)}, got {n_movies}: the lists of words give no more titles')
+        raise ConfigError(f'n_movies must be at most {len(names)}, got {n_movies}: there are no words for more')
     order = np.argsort(random.random_sample(len(names)), kind='stable')[:n_movies]
     titles = []
     for index, numbers in zip(order, random.random_sample((n_movies, 4))):
@@ -185,15 +185,19 @@ def simulate(
 _README = """\
 SYNTHETIC DATA. No person made these ratings, and the films do not exist.
 
-{n_ratings:,} invented ratings by {n_users} invented users of {n_movies} invented films, in the file format of MovieLens-1M:
+{n_ratings:,} invented ratings by {n_users} invented users of {n_movies} invented films, \
+in the file format of MovieLens-1M:
 
 ratings.dat   UserID::MovieID::Rating::Timestamp       (rating 1 to 5; seconds since 1970)
 users.dat     UserID::Gender::Age::Occupation::Zip     (age and occupation in MovieLens-1M's codes)
 movies.dat    MovieID::Title (Year)::Genre|Genre       (Latin-1)
 
-How they were made: bst_nbdev.sample.make_sample(folder, seed={seed}, n_users={n_users}, n_movies={n_movies}).
-A rating is the sum of a base level, a user's bias, a film's bias, the user's taste for the film's genres, the effect of the
-user's mood, and noise, rounded. Moods last for a number of ratings and then change, so the order of the ratings carries
+How they were made: \
+bst_nbdev.sample.make_sample(folder, seed={seed}, n_users={n_users}, n_movies={n_movies}).
+A rating is the sum of a base level, a user's bias, a film's bias, the user's taste for the film's genres, \
+the effect of the
+user's mood, and noise, rounded. Moods last for a number of ratings and then change, \
+so the order of the ratings carries
 information. Sex, age, occupation and zip code carry none.
 The notebook nbs/00a_sample.ipynb explains every step. The same seed gives the same bytes on every machine.
 
@@ -205,6 +209,10 @@ def _ids_with_gaps(random, n):
     "Draw n ascending ids from 1 on; about every fourth step skips a number"
     return np.cumsum(np.r_[1, 1 + (random.random_sample(n - 1) < 0.25)])
 
+def _join_fields(*columns):
+    "Make a line for each row of some columns"
+    return ['::'.join(map(str, row)) for row in zip(*columns)]
+
 def _user_lines(random, ids):
     "Draw a profile for each user, as lines of users.dat"
     codes, weights = list(AGES), list(AGES.values())
@@ -213,8 +221,9 @@ def _user_lines(random, ids):
         sex, age, occupation, area, house, long = numbers
         zip_code = f'{int(area * 100_000):05}'
         if long < 0.03: zip_code += f'-{int(house * 10_000):04}'
-        profile = ('F' if sex < 0.28 else 'M', codes[choose_weighted(weights, age)], int(occupation * 21), zip_code)
-        lines.append('::'.join(map(str, (user, *profile))))
+        gender = 'F' if sex < 0.28 else 'M'
+        fields = (user, gender, codes[choose_weighted(weights, age)], int(occupation * 21), zip_code)
+        lines.append('::'.join(map(str, fields)))
     return lines
 
 # %% ../nbs/00a_sample.ipynb #237c5462
@@ -230,13 +239,14 @@ def sample_texts(
     movie_ids = _ids_with_gaps(random, n_movies)
     mixed = np.argsort(random.random_sample(len(ratings['user'])), kind='stable')
     order = mixed[np.argsort(ratings['user'][mixed], kind='stable')]    # by user, and in no order within a user
-    user, movie, rating, timestamp = (ratings[name][order] for name in ['user', 'movie', 'rating', 'timestamp'])
+    user = user_ids[ratings['user'][order]]
+    movie = movie_ids[ratings['movie'][order]]
     titles = draw_titles(random, n_movies)
     genre_names = ['|'.join(GENRES[g] for g in np.flatnonzero(flags)) for flags in genres]
     lines = {
-        'ratings.dat': ['::'.join(map(str, row)) for row in zip(user_ids[user], movie_ids[movie], rating, timestamp)],
+        'ratings.dat': _join_fields(user, movie, ratings['rating'][order], ratings['timestamp'][order]),
         'users.dat': _user_lines(random, user_ids),
-        'movies.dat': ['::'.join(map(str, row)) for row in zip(movie_ids, titles, genre_names)],
+        'movies.dat': _join_fields(movie_ids, titles, genre_names),
     }
     readme = _README.format(n_ratings=len(order), n_users=n_users, n_movies=n_movies, seed=seed)
     return {name: '\n'.join(rows) + '\n' for name, rows in lines.items()} | {'README': readme}
