@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from .core import ConfigError, JSONConfig, check_at_least, check_choice
 from .data import Interactions
-from .embedding import (GENRES, EmbedRating, IdEmbedding, ItemEmbedding, LearnedPosition, MultiplyRating, TimeGapPosition,
+from .embedding import (GENRE_MODES, EmbedRating, IdEmbedding, ItemEmbedding, LearnedPosition, MultiplyRating, TimeGapPosition,
                                  UserEmbedding, year_periods)
 from .mlp import MLP
 from .sequences import check_sequence_length
@@ -67,7 +67,7 @@ class BSTConfig(JSONConfig):
 # %% ../nbs/06_model.ipynb #6660a9f4
 _CHOICES = dict(position=('learned', 'time-gap', 'none'), position_join=('add', 'concat'), rating=('embed', 'multiply', 'none'),
                 pooling=('flatten', 'target'), output=('linear', 'sigmoid'), objective=('rating', 'click'), loss=('l1', 'mse'),
-                kind=('joint',), genres=GENRES, activation=tuple(ACTIVATIONS), norm=NORMS)
+                kind=('joint',), genres=GENRE_MODES, activation=tuple(ACTIVATIONS), norm=NORMS)
 
 def _check_config(self):
     for name, choices in _CHOICES.items(): check_choice(name, getattr(self, name), choices)

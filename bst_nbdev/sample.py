@@ -16,7 +16,8 @@ from .core import ConfigError, atomic_path, check_seed
 
 # %% ../nbs/00a_sample.ipynb #184edcc9
 GENRES = ('Action', 'Adventure', 'Animation', "Children's", 'Comedy', 'Crime', 'Documentary', 'Drama',
-          'Fantasy', 'Film-Noir', 'Horror', 'Musical', 'Mystery', 'Romance', 'Sci-Fi', 'Thriller', 'War', 'Western')
+          'Fantasy', 'Film-Noir', 'Horror', 'Musical', 'Mystery', 'Romance', 'Sci-Fi', 'Thriller',
+          'War', 'Western')
 MOODS = {
     'adventurous': ('Action', 'Adventure', 'Sci-Fi', 'Western'),
     'light-hearted': ('Comedy', 'Musical', 'Romance'),
@@ -84,7 +85,7 @@ def draw_titles(
     "Invent titles in the style of MovieLens"
     names = [f'{first} {second}' for first in _FIRST for second in _SECOND]
     if n_movies > len(names):
-        raise ConfigError(f'n_movies must be at most {len(names)}, got {n_movies}: there are no words for more')
+        raise ConfigError(f'n_movies must be at most {len(names)}, got {n_movies}: no words are left')
     order = np.argsort(random.random_sample(len(names)), kind='stable')[:n_movies]
     titles = []
     for index, numbers in zip(order, random.random_sample((n_movies, 4))):
