@@ -14,7 +14,7 @@ BENCHMARK = ['work', 'variant', 'value', 'unit', 'ratio', 'baseline', 'device', 
 OTHERS = {'significance': ['dataset', 'protocol', 'measure', 'baseline', 'ours', 'theirs', 'difference', 'low', 'high', 'better', 'seeds', 'users'],
           'ensemble': ['dataset', 'protocol', 'model', 'part', 'mae_mean', 'mae', 'rmse', 'seeds'],
           'one_split': ['dataset', 'protocol', 'model', 'sequence_length', 'step', 'part', 'mae_mean', 'mae', 'rmse', 'seed', 'seeds'],
-          'calibration': ['dataset', 'protocol', 'rating', 'chance', 'came', 'answers'],
+          'calibration': ['dataset', 'protocol', 'rating', 'probability', 'frequency', 'answers'],
           'unknown_users': ['dataset', 'protocol', 'model', 'user', 'history', 'users', 'mae_mean', 'mae', 'rmse'],
           'ranking': ['dataset', 'protocol', 'model', 'setting', 'seed', 'part', 'hit_rate', 'ndcg', 'mrr', 'hit_rate_100', 'targets', 'train_seconds'],
           'scale': ['ratings', 'work', 'value', 'unit'],
@@ -81,7 +81,7 @@ def test_significance_agrees_with_the_runs():
     "Ours in significance.csv is the mean of the same runs in results.csv"
     path = ROOT/'results'/'significance.csv'
     if not path.exists(): pytest.skip('no results/significance.csv yet')
-    runs = pd.read_csv(ROOT/'results'/'results.csv').query('protocol == "leave-last-out" and part == "test" and model == "BST (default)"')
+    runs = pd.read_csv(ROOT/'results'/'results.csv').query('protocol == "leave-last-out" and part == "test" and model == "BST (two-stream)"')
     for row in pd.read_csv(path).itertuples():
         assert row.seeds == len(runs) and abs(row.ours - runs[row.measure].mean()) < 1e-5
         assert row.low < row.difference < row.high and abs(row.ours - row.theirs - row.difference) < 1e-5
@@ -93,9 +93,9 @@ def test_the_comparison_is_complete():
     asked = [('leave-last-out', None), ('temporal', None), ('random-ratings', None), *(('random-windows', length) for length in (4, 10, 15, 20))]
     for protocol, length in asked:
         rows = table[(table.protocol == protocol) & (length is None or table.sequence_length == length)]
-        missing = {'global mean', 'user + item bias', 'SVD', 'SVD++', *(f'BST ({name})' for name in ('keras', 'pytorch', 'paper', 'default'))} - {*rows.model}
+        missing = {'global mean', 'user + item bias', 'SVD', 'SVD++', *(f'BST ({name})' for name in ('keras', 'pytorch', 'paper', 'two-stream'))} - {*rows.model}
         assert not missing, (protocol, length, missing)
-        for ours in {'BST (default)', 'BST (fill-in)'} & {*rows.model}: assert rows[rows.model == ours].seed.nunique() >= 3, (protocol, length, ours)
+        for ours in {'BST (two-stream)', 'BST (fill-in)'} & {*rows.model}: assert rows[rows.model == ours].seed.nunique() >= 3, (protocol, length, ours)
 
 def test_ensembles_stand_beside_their_models():
     "Each ensemble of one split has as many models as it says, and less log loss than they have on average"
