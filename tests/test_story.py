@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 NBS, PACKAGE = ROOT/'nbs', ROOT/'bst_nbdev'
 IMAGES = sorted((NBS/'images').glob('*.svg'))
+MODEL_MODULES = ('embedding', 'transformer', 'mlp', 'packing', 'bst', 'two_stream')
 SVG = '{http://www.w3.org/2000/svg}'
 GLOSSARY = (NBS/'glossary.ipynb').read_text(encoding='utf-8')
 
@@ -34,7 +35,7 @@ def test_drawings_have_words(path):
 def names_drawn(svg):
     "Every name that a drawing sets in the type of code"
     for element in ElementTree.fromstring(svg).iter():
-        if element.get('class') == 'code':
+        if 'code' in element.get('class', '').split():
             for part in element.iter(f'{SVG}text'): yield from re.findall(r'[A-Za-z_]\w+', part.text or '')
 
 def names_of(*modules):
@@ -46,13 +47,14 @@ def names_of(*modules):
     return found
 
 def test_names_drawn_sees_them():
-    drawing = f'<svg xmlns="{SVG[1:-1]}"><text class="code">a_b: Cd</text><text>not this</text><g class="code"><text>ef</text></g></svg>'
+    drawing = f'<svg xmlns="{SVG[1:-1]}"><text class="code title">a_b: Cd</text><text>not this</text><g class="code"><text>ef</text></g></svg>'
     assert list(names_drawn(drawing)) == ['a_b', 'Cd', 'ef']
 
-def test_architecture_follows_the_code():
-    drawn = list(names_drawn((NBS/'images'/'architecture.svg').read_text(encoding='utf-8')))
-    unknown = sorted(set(drawn) - names_of('embedding', 'transformer', 'mlp', 'model', 'packing', 'stream'))
-    assert len(drawn) > 30 and not unknown, f'the drawing has names that the code does not have: {unknown}'
+@pytest.mark.parametrize('drawing, least', [('architecture', 30), ('two_streams', 8)])
+def test_drawings_follow_the_code(drawing, least):
+    drawn = list(names_drawn((NBS/'images'/f'{drawing}.svg').read_text(encoding='utf-8')))
+    unknown = sorted(set(drawn) - names_of(*MODEL_MODULES))
+    assert len(drawn) >= least and not unknown, f'the drawing has names that the code does not have: {unknown}'
 
 def test_the_picture_of_the_results_is_up_to_date(monkeypatch):
     monkeypatch.setattr(sys, 'argv', ['picture.py', '--check'])
