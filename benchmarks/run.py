@@ -327,7 +327,7 @@ def packed_job(setting, data, length=10, chunks=(32, 64), batch_sizes=(1024, 409
     few, many = setting.windows, 4 * setting.windows                                    # chunks are faster, so they get more to do
     variants = {f'windows of {length}': (1, length - 1, few)}
     for chunk, min_history in [*((chunk, length - 1) for chunk in chunks), (c.chunk, c.min_history)]:
-        variants[f'{OURS}, chunks of {chunk} that carry {min_history}'] = chunk, min_history, many
+        variants[f'{OURS}, chunks of {chunk}, history of {min_history}'] = chunk, min_history, many
     for size in batch_sizes:
         def measure(places, min_history, labels):
             batches = Planned(PackedBatches(Chunks(data, rows, places, min_history, tensors=tensors), size, shuffle=True), labels)
@@ -336,7 +336,7 @@ def packed_job(setting, data, length=10, chunks=(32, 64), batch_sizes=(1024, 409
                 return packed_pass(batches, build_model(data, 'default'), size)
             return run
         found = alternate({name: measure(*how) for name, how in variants.items()}, setting.repeat, f'packed, {size}')
-        yield from table(f'training, default, batch {size}, windows or chunks', 'examples/s', found, list(variants)[:1])
+        yield from table(f'training, two-stream, batch {size}, windows or chunks', 'examples/s', found, list(variants)[:1])
 
 def dropout_job(setting, data, shape=(64, 64, 64), calls=50):
     "Dropout of the stream's tokens, there and back: PyTorch's, and ours that draws fewer random numbers"
@@ -416,7 +416,7 @@ def operations(model, loss, inputs, label):
     return counter.get_total_flops()
 
 def time_to(data, device, goal, every=100):
-    "(seconds of training, best MAE of the median) of `default` by `random-windows`, measured on validation, until the goal or its last epoch"
+    "(seconds of training, best MAE of the median) of `two-stream` by `random-windows`, measured on validation, until the goal or its last epoch"
     recipe = Recipe('', 'default', 'random-windows', 10)
     split, batches, model = build(recipe, data, device)
     config, loss = recipe.training(len(split.train)), build_loss(model.config)
@@ -437,7 +437,7 @@ def time_to(data, device, goal, every=100):
     return taken, best
 
 def device_job(setting, data, size=4096, goal=.6487, every=100):
-    "`default` on one device: labels per second, share of the device's peak, and time to the published MAE"
+    "`two-stream` on one device: labels per second, share of the device's peak, and time to the published MAE"
     rows, device = make_split(data, 'leave-last-out', 10).train, setting.device
     tensors, c = RatingTensors(data, device), build_config(data, 'default')
     labels = setting.windows * (1 if device == 'cpu' else 40)
@@ -448,7 +448,7 @@ def device_job(setting, data, size=4096, goal=.6487, every=100):
     step, peak = operations(model, build_loss(c), inputs, label) / len(label), measured_peak(device, torch.float32)
     ways = {'float32': lambda model: model} | ({'bf16': Bf16} if device != 'cpu' else {})
     for precision, way in ways.items():
-        named = f'device, training, default, batch {size}, {precision}'
+        named = f'device, training, two-stream, batch {size}, {precision}'
         measure = lambda: packed_pass(batches, way(build_model(data, 'default').to(device)), size, device)
         measure()                                                                                                  # warm
         rates = [measure() for _ in range(setting.repeat)]

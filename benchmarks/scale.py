@@ -70,7 +70,7 @@ def start(a):
     yield 'plan of an epoch', clock(), 's'
 
 def train(a):
-    "Labels per second of the preset `default`, over steps whose batches come from all over the epoch, after a few to warm up"
+    "Labels per second of the preset `two-stream`, over steps whose batches come from all over the epoch, after a few to warm up"
     import torch
     from accelerate import Accelerator
     from bst_nbdev.data import load_prepared

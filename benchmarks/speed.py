@@ -1,4 +1,4 @@
-"""What was tried to train `default` faster, and what it gave: python benchmarks/speed.py --data ml-1m
+"""What was tried to train `two-stream` faster, and what it gave: python benchmarks/speed.py --data ml-1m
 
 First where the time goes (`profile`), then one change at a time: the model as it is and the changed one take turns, round after round, on the
 same batches, and `ratio` is the median of the rounds' ratios. What needs a process of its own (threads, allocators) gets one, and so does its baseline.
@@ -123,7 +123,7 @@ TRIALS = {
     'float32 products in medium precision': partial(with_precision, precision='medium'),
     'bf16 (autocast)': lambda g: train(g, change=Bf16),
     'torch.compile': compiled}
-SHAPES = {f'chunks of {chunk} that carry {min_history}': (chunk, min_history) for min_history, chunks in ((9, (24, 32, 48, 64)), (128, (64, 256))) for chunk in chunks}
+SHAPES = {f'chunks of {chunk}, history of {min_history}': (chunk, min_history) for min_history, chunks in ((9, (24, 32, 48, 64)), (128, (64, 256))) for chunk in chunks}
 SIZES = (256, 512, 2048, 4096)
 
 def trials_job(ground, repeat, only):
@@ -134,7 +134,7 @@ def trials_job(ground, repeat, only):
     if len(measures) == 1: return
     for measure in measures.values(): measure(ground)                                      # warm
     found = alternate({name: partial(measure, ground) for name, measure in measures.items()}, repeat, 'trials')
-    yield from table('training default', 'labels/s', {name: values for name, values in found.items()}, [AS_IT_IS])
+    yield from table('training two-stream', 'labels/s', {name: values for name, values in found.items()}, [AS_IT_IS])
 
 # --- Where the time goes
 
@@ -172,7 +172,7 @@ def profile_job(ground, repeat, only):
 # --- What needs a process of its own
 
 def worker(path, labels, threads):
-    "Labels per second of `default` for each line on stdin"
+    "Labels per second of `two-stream` for each line on stdin"
     show_progress(False)
     torch.set_num_threads(threads)
     ground = Ground(path, labels)
@@ -195,7 +195,7 @@ def processes_job(path, labels, threads, preload, repeat):
             print(file=process.stdin, flush=True)
             return float(process.stdout.readline())
         found = alternate({name: partial(measure, process) for name, process in running.items()}, repeat, 'processes')
-        yield from table('training default, in processes of their own', 'labels/s', found, [AS_IT_IS])
+        yield from table('training two-stream, in processes of their own', 'labels/s', found, [AS_IT_IS])
     finally:
         for process in running.values(): process.communicate()
 
