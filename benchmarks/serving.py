@@ -24,7 +24,7 @@ from run import COLUMNS, OURS, locate, merge, untrained
 from bst_nbdev.core import device_name, show_progress, source_commit
 from bst_nbdev.data import load
 
-SERVE = 'import sys; from bst_nbdev.serve import bst_serve; sys.exit(bst_serve())'
+SERVE = 'import sys; from bst_nbdev.cli import bst_serve; sys.exit(bst_serve())'
 
 def start(folder, data, threads):
     "(process, port) of a service that listens"

@@ -28,7 +28,7 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 COLLECTIVE_TIMEOUT = 30  # seconds that anything on the page may take
 OPTIONS = ['headless', 'no-sandbox', 'disable-gpu', 'disable-quic', 'no-first-run', 'disable-background-networking',
            'disable-component-update', 'disable-sync', 'disable-dev-shm-usage', 'no-proxy-server']
-SERVE = 'import sys; from bst_nbdev.serve import bst_serve; sys.exit(bst_serve())'
+SERVE = 'import sys; from bst_nbdev.cli import bst_serve; sys.exit(bst_serve())'
 DESKTOP, PHONE = (1280, 900), (360, 740)
 
 
