@@ -200,7 +200,7 @@ def _print_summary(run, folder):
 
 # %% ../nbs/11_cli.ipynb #7f0a0004
 def _train(
-    data: str = 'sample',  # sample, a MovieLens name (ml-1m, …; downloaded if missing), a .zip, or a folder
+    data: str = 'sample',  # sample, a MovieLens name (ml-1m, …; downloaded if missing), a .zip or a folder (bst_prepare's too)
     preset: str = 'default',  # Model with its settings
     protocol: str = 'temporal',  # How to split the ratings
     sequence_length: int | None = None,  # History plus target; for two-stream models only the windows of random-windows
@@ -280,7 +280,7 @@ def write_csv(
 def _evaluate(
     run: str,  # Folder of a run
     data: str | None = None,  # Present place of the run's data; the place at training if not given
-    baselines: str | None = None,  # Names between commas; simple ones that suit the objective if not given
+    baselines: str | None = None,  # Names between commas; "global mean,user + item bias" if not given (next: popularity)
     batch_size: int | None = None,  # Labels in a batch; what suits the model if not given
     device: str = 'auto',  # auto, cpu, cuda, …
     out: str | None = None,  # CSV file to which the table is also written
