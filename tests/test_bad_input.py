@@ -437,7 +437,7 @@ def test_stopped_by_hand(monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(cli, place, lambda *args, **kwargs: signal.raise_signal(signal.SIGINT))
             code, err, warned = call('bst_train', '--data', folder, '--out', f'{run}-{place}', *SHORT)
-        assert (code, warned) == (130, []) and err == f'bst_train: stopped; go on with: bst_train --resume {run}-{place}\n'
+        assert (code, warned) == (130, []) and err == f'bst_train: stopped; resume with: bst_train --resume {run}-{place}\n'
         assert call('bst_train', '--resume', f'{run}-{place}') == (0, '', [])
         assert (Path(f'{run}-{place}')/'model.safetensors').is_file()
 

@@ -66,7 +66,7 @@ def test_stopped_and_gone_on_with(name, code, options, whole, tmp_path):
     folder = tmp_path/'run'
     found, errors = interrupted(folder, options, getattr(signal, name))
     assert found == code, errors
-    if code > 0: assert errors == f'bst_train: stopped; go on with: bst_train --resume {folder}\n'
+    if code > 0: assert errors == f'bst_train: stopped; resume with: bst_train --resume {folder}\n'
     assert [load_state(path) for path in Checkpoints(folder/'checkpoints').states()]
     done = run('--resume', folder)
     assert done.returncode == 0 and same(folder, whole), done.stderr
@@ -227,7 +227,7 @@ def test_the_command_in_two_processes(options, tmp_path):
     "torchrun starts it, one process writes and prints, it is stopped and gone on with, and a process that dies ends all."
     folder, two = tmp_path/'run', [*TWO, '-m', 'bst_nbdev.cli']
     code, errors = interrupted(folder, options, signal.SIGTERM, command=two)
-    assert code != 0 and 'stopped; go on with' in errors and Checkpoints(folder/'checkpoints').states(), errors[-2000:]
+    assert code != 0 and 'stopped; resume with' in errors and Checkpoints(folder/'checkpoints').states(), errors[-2000:]
     done = run('--resume', folder, command=two)
     assert done.returncode == 0 and done.stdout.count('saved to') == 1, done.stderr[-2000:]
     assert json.loads((folder/'metrics.json').read_text())['device'] == 'cpu, 2 processes'

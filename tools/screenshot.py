@@ -21,7 +21,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 OPTIONS = ['headless', 'no-sandbox', 'disable-gpu', 'disable-dev-shm-usage', 'no-first-run', 'disable-background-networking', 'no-proxy-server']
-SERVE = 'import sys; from bst_nbdev.serve import bst_serve; sys.exit(bst_serve())'
+SERVE = 'import sys; from bst_nbdev.cli import bst_serve; sys.exit(bst_serve())'
 RATINGS, WIDTH, HEIGHT, COLOURS = (5, 1, 4), 1100, 760, 48
 
 def take(address, folder):
