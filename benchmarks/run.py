@@ -35,18 +35,21 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchmetrics import MeanAbsoluteError
 
-from bst_nbdev.core import BSTError, DataError, atomic_path, check_writable, device_name, progress, seed_everything, show_progress, source_commit
-from bst_nbdev.data import (data_folder, download, find_layout, load, load_prepared, movielens_name, open_files, read_movielens,
-                            sample_folder, save_prepared)
-from bst_nbdev.evaluation import compare, evaluate_model
-from bst_nbdev.model import PRESETS, make_loss, make_model
-from bst_nbdev.packing import Chunks, PackedBatches
-from bst_nbdev.pipeline import Recipe, Run, build, choose_device
-from bst_nbdev.presets import build_config, build_loss, build_model, training_settings
-from bst_nbdev.recommender import Recommender, score_items
+from bst_nbdev.core import (BSTError, DataError, atomic_path, check_writable, device_name, progress,
+                            seed_everything, show_progress, source_commit)
+from bst_nbdev.data import (data_folder, download, find_layout, load, load_prepared, movielens_name,
+                            open_files, read_movielens, sample_folder, save_prepared)
 from bst_nbdev.sequences import Batches, RatingTensors, Windows, make_batches, make_split, window_targets
-from bst_nbdev.stream import QuickDropout
-from bst_nbdev.training import TrainingConfig, average_weights, fit, make_optimizer, make_schedule, predict, train_epoch
+from bst_nbdev.packing import Chunks, PackedBatches
+from bst_nbdev.model import make_loss, make_model
+from bst_nbdev.bst import score_items
+from bst_nbdev.two_stream import QuickDropout
+from bst_nbdev.presets import PRESETS, build_config, build_loss, build_model, training_settings
+from bst_nbdev.training import (TrainingConfig, average_weights, fit, make_optimizer, make_schedule,
+                                predict, train_epoch)
+from bst_nbdev.evaluation import compare, evaluate_model
+from bst_nbdev.pipeline import Recipe, Run, build, choose_device
+from bst_nbdev.recommender import Recommender
 
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = ['work', 'variant', 'value', 'unit', 'ratio', 'baseline', 'device', 'commit']
@@ -220,14 +223,14 @@ def some_windows(data, rows, length, count):
 def train_pass(data, preset, length, batches, optimizer=None):
     "Seconds, and mean loss, of one pass over the batches with a fresh model"
     seed_everything(0)
-    config = TrainingConfig(**{**PRESETS[preset]['training'], 'schedule': 'constant'})
-    model = make_model(data, preset, sequence_length=length)
+    config = TrainingConfig(**{**PRESETS[preset].training, 'schedule': 'constant'})
+    model = build_model(data, preset, sequence_length=length)
     optimizer = (optimizer or (lambda model: make_optimizer(model, config)))(model)
     accelerator = Accelerator(cpu=True)
     model, optimizer, schedule = accelerator.prepare(model, optimizer, make_schedule(optimizer, config, len(batches)))
     gc.collect()
     start = time.perf_counter()
-    loss = train_epoch(model, batches, make_loss(model.config), optimizer, schedule, accelerator, config.clip)
+    loss = train_epoch(model, batches, model.config.compute_loss, optimizer, schedule, accelerator, config.clip)
     return time.perf_counter() - start, loss
 
 def check_loaders(data, preset, length, batch_size, rows):
@@ -260,7 +263,7 @@ def evaluation_job(setting, data, preset, length, batch_size=1024):
     rows = make_split(data, 'random-windows', length).test
     check_loaders(data, preset, length, batch_size, rows)
     windows = some_windows(data, rows, length, setting.windows)
-    model = make_model(data, preset, sequence_length=length)
+    model = build_model(data, preset, sequence_length=length)
     variants = loaders(windows, batch_size, shuffle=False)
     measure = lambda batches: lambda: len(windows) / seconds(lambda: predict(model, batches))
     found = alternate({name: measure(batches) for name, batches in variants.items()}, setting.repeat, f'evaluation {preset}')
@@ -309,7 +312,7 @@ def packed_pass(batches, model, size, device='cpu', **changes):
     "Labels per second of a training pass of ours"
     config = TrainingConfig(**{**training_settings('default', 10**6), 'batch_size': size, 'schedule': 'constant', **changes})
     accelerator, optimizer = Accelerator(cpu=str(device) == 'cpu'), make_optimizer(model, config)
-    loss, schedule = build_loss(model.config), make_schedule(optimizer, config, 1)
+    loss, schedule = model.config.compute_loss, make_schedule(optimizer, config, 1)
     synchronize(device)
     start = time.perf_counter()
     train_epoch(model, batches, loss, optimizer, schedule, accelerator, config.clip)
@@ -356,9 +359,9 @@ def catalogue_job(setting, data, calls=100, by_item=64):
     def histories(users):
         chunks = Chunks(data, np.sort(data.offsets[users + 1] - 1), 1, c.chunk + c.min_history)
         return [chunks[torch.tensor([n])][0] for n in range(len(chunks))]
-    names = ('user', 'user_features', 'item', 'rating', 'time', 'place', 'padding_mask')
+    names = ('user', 'user_features', 'item', 'rating', 'time', 'position', 'padding_mask')
     items = torch.arange(len(data.items))[None]
-    def catalogue(h): return model.ask(model.encode(**{name: h[name] for name in names}), items, h['target_time'], h['target_place'])[0]
+    def catalogue(h): return model.ask(model.encode(**{name: h[name] for name in names}), items, h['target_time'], h['target_position'])[0]
     def one(h, item): return model(**{**h, 'target_item': torch.tensor([[item]])})
     def each(h, count): return [one(h, item) for item in range(count)]
     with torch.inference_mode():
@@ -387,10 +390,10 @@ def recommend_job(setting, data, calls=50, users=1000):
     "`recommend` against the model's own time for the same history, and the top 10 of many users in one call"
     recommender = untrained(data, setting.path)
     known = [int(user) for user in np.random.default_rng(0).permutation(data.users.ids)[:users]]
-    histories, items = [recommender.known(user) for user in known[:calls]], np.arange(len(data.items))
+    histories, items = [recommender.users.history(user) for user in known[:calls]], np.arange(len(data.items))
     middle = lambda function, asked: float(np.median([seconds(lambda: function(one)) * 1e3 for one in asked]))
     alone = 'the model alone (score_items)'
-    measures = {alone: lambda: middle(lambda h: score_items(recommender.network, [h], items), histories),
+    measures = {alone: lambda: middle(lambda h: recommender.network.score_items([h], items), histories),
                 f'{OURS}, recommend': lambda: middle(lambda user: recommender.recommend(user, 10), known[:calls])}
     yield from table('top 10 of the whole catalogue for one user, half of the calls', 'ms', alternate(measures, setting.repeat, 'recommend'), [alone])
     many = {f'{OURS}, recommend_many': lambda: users / seconds(lambda: recommender.recommend_many(known, 10))}
@@ -419,7 +422,7 @@ def time_to(data, device, goal, every=100):
     "(seconds of training, best MAE of the median) of `two-stream` by `random-windows`, measured on validation, until the goal or its last epoch"
     recipe = Recipe('', 'default', 'random-windows', 10)
     split, batches, model = build(recipe, data, device)
-    config, loss = recipe.training(len(split.train)), build_loss(model.config)
+    config, loss = recipe.training(len(split.train)), model.config.compute_loss
     steps, optimizer, accelerator = config.epochs * len(batches['train']), make_optimizer(model, config), Accelerator(cpu=str(device) == 'cpu')
     averaged = average_weights(model, config.averaging, steps)
     model, optimizer, schedule = accelerator.prepare(model, optimizer, make_schedule(optimizer, config, steps))
@@ -445,7 +448,7 @@ def device_job(setting, data, size=4096, goal=.6487, every=100):
     seed_everything(0)
     model = build_model(data, 'default').to(device)
     inputs, label = next(iter(batches))
-    step, peak = operations(model, build_loss(c), inputs, label) / len(label), measured_peak(device, torch.float32)
+    step, peak = operations(model, c.compute_loss, inputs, label) / len(label), measured_peak(device, torch.float32)
     ways = {'float32': lambda model: model} | ({'bf16': Bf16} if device != 'cpu' else {})
     for precision, way in ways.items():
         named = f'device, training, two-stream, batch {size}, {precision}'
@@ -490,7 +493,7 @@ def memory_of_run(setting, preset='pytorch', length=10, step=1):
     data, recipe = load(setting.path), Recipe(str(setting.path), preset, 'random-windows', length, step, epochs=1)
     split, batches, model = build(recipe, data)
     first = FirstBatches(batches['train'], -(-setting.windows // recipe.training(len(split.train)).batch_size))
-    fit(model, first, batches['validation'], make_loss(model.config), dict(mae=MeanAbsoluteError()), recipe.training(len(split.train)))
+    fit(model, first, batches['validation'], model.config.compute_loss, dict(mae=MeanAbsoluteError()), recipe.training(len(split.train)))
     compare(data, split, {preset: (model, batches)})
     return peak_memory()
 

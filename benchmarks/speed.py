@@ -24,12 +24,13 @@ from torch import nn
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
-from bst_nbdev.core import BSTError, check_writable, device_name, progress, seed_everything, show_progress, source_commit
+from bst_nbdev.core import (BSTError, check_writable, device_name, progress, seed_everything,
+                            show_progress, source_commit)
 from bst_nbdev.data import load
-from bst_nbdev.packing import Chunks, PackedBatches, split_evenly
-from bst_nbdev.presets import build_config, build_loss, build_model, training_settings
 from bst_nbdev.sequences import RatingTensors, make_split
-from bst_nbdev.stream import QuickDropout, TwoStreamBlock
+from bst_nbdev.packing import Chunks, PackedBatches, split_evenly
+from bst_nbdev.two_stream import QuickDropout, TwoStreamBlock
+from bst_nbdev.presets import build_config, build_loss, build_model, training_settings
 from bst_nbdev.training import OPTIMIZERS, TrainingConfig, average_weights, make_optimizer, make_schedule
 
 AS_IT_IS, BATCH = 'as it is', 1024
@@ -143,7 +144,7 @@ def profile_job(ground, repeat, only):
     if only not in 'profile': return
     data, c = ground.data, TrainingConfig(**training_settings('default', 10**6))
     model, batches, accelerator = build_model(data, 'default'), ground.batches(), Accelerator(cpu=True)
-    optimizer, loss, averaged = make_optimizer(model, c), build_loss(model.config), average_weights(model, .1, 1000)
+    optimizer, loss, averaged = make_optimizer(model, c), model.config.compute_loss, average_weights(model, .1, 1000)
     schedule, spent = make_schedule(optimizer, c, 10**6), {}
     def section(name, function):
         start = time.perf_counter()

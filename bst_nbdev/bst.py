@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .core import ConfigError, check_at_least, check_choice
-from .embedding import (GENRES, EmbedRating, IdEmbedding, ItemEmbedding, LearnedPosition, MultiplyRating, TimeGapPosition,
+from .embedding import (GENRE_MODES, EmbedRating, IdEmbedding, ItemEmbedding, LearnedPosition, MultiplyRating, TimeGapPosition,
                                  UserEmbedding)
 from .mlp import MLP
 from .model import ModelConfig, SequenceModel, check_rates, check_scale, click_loss, data_sizes, mark_known
@@ -98,7 +98,7 @@ class BSTConfig(ModelConfig):
 # %% ../nbs/06_bst.ipynb #6660a9f4
 BST_CHOICES = dict(position=('learned', 'time-gap', 'none'), position_join=('add', 'concat'), rating=('embed', 'multiply', 'none'),
                    pooling=('flatten', 'target'), output=('linear', 'sigmoid'), objective=('rating', 'click'), loss=('l1', 'mse'),
-                   kind=('single-sequence',), genres=GENRES, activation=tuple(ACTIVATIONS), norm=NORMS)
+                   kind=('single-sequence',), genres=GENRE_MODES, activation=tuple(ACTIVATIONS), norm=NORMS)
 
 def profile_widths(
     config: BSTConfig,  # Any configuration

@@ -31,16 +31,16 @@ from .core import (BSTError, ConfigError, DataError, atomic_path, check_at_least
 from .data import READ_ERRORS, find_data, load, save_prepared
 from .out_of_core import prepare_out_of_core
 from .sequences import PROTOCOLS
+from .packing import History
 from .presets import PRESETS
 from .training import PRECISIONS, processes
-from .checkpoints import Checkpoints, Stopped, StopSignals, differences
+from .checkpoints import Checkpoints, StopSignals, Stopped, differences
 from .tracking import TRACKERS, Tracking, check_tracker
 from .ranking import RANKING
-from .pipeline import (Recipe, check_output_folder, check_same_data, choose_device,
-                                create_run_folder, data_fingerprint, discard_run, evaluate, finish_run,
-                                load_run, load_unfinished, train)
-from .recommender import History
-from .explain import Recommender
+from .pipeline import Recipe, choose_device, evaluate, train
+from .runs import (check_output_folder, check_same_data, create_run_folder, data_fingerprint,
+                            discard_run, finish_run, load_run, load_unfinished)
+from .recommender import Recommender
 
 # %% ../nbs/11_cli.ipynb #ad6bd3eb
 class _Parser(argparse.ArgumentParser):
@@ -191,7 +191,7 @@ def run_training(
 def _print_summary(run, folder):
     "Print how training went, and the next commands"
     where, user = quote(str(folder)), quote(str(run.interactions.users.ids[0]))
-    print(f'\ntrained {len(run.history)} epochs in {run.seconds:.0f} s on {run.device}; '
+    print(f'\ntrained {len(run.training_log)} epochs in {run.seconds:.0f} s on {run.device}; '
           f'epoch {run.best_epoch} was best on validation')
     print(f'saved to {folder} (see {folder}/learning_curve.png)')
     print(f'\nnext: bst_evaluate {where}')
@@ -345,7 +345,7 @@ def print_items(
     "Print items with their answers"
     shown = table.assign(title=table.title.str.slice(0, 60))
     shown = shown.drop(columns=[name for name in shown if name.startswith('p(')])
-    if 'chance' in shown: shown['chance'] = shown['chance'].map('{:.2%}'.format)
+    if 'probability' in shown: shown['probability'] = shown['probability'].map('{:.2%}'.format)
     small = 'effect' in shown and shown['effect'].abs().max() < .05  # probabilities of the next item are small
     digits = '{:.4f}' if small else '{:.2f}'
     print(shown.to_string(index=False, float_format=digits.format) if len(shown) else otherwise)

@@ -25,9 +25,11 @@ import numpy as np
 
 from . import __version__
 from .core import BSTError, ConfigError, check_at_least, logger, require_extra
-from .explain import Recommender
-from .recommender import History, UserError, read_answers, score_items
+from .packing import History
+from .bst import score_items
+from .evaluation import interpret_scores
 from .titles import ItemError
+from .recommender import Recommender, UserError
 
 # %% ../nbs/12_service.ipynb #4ae0ae26
 for module in 'fastapi', 'fastapi_offline', 'pydantic': require_extra(module, 'serve')
@@ -224,7 +226,7 @@ def score_batch(
     "Score the histories of a batch in one call, and render each answer"
     items = np.arange(len(recommender.index.words))
     histories = [history for history, _ in requests if history is not None]
-    scores = iter(score_items(recommender.network, histories, items) if histories else [])
+    scores = iter(recommender.network.score_items(histories, items) if histories else [])
     return [render() if history is None else render(next(scores)) for history, render in requests]
 
 # %% ../nbs/12_service.ipynb #6fb04707
@@ -286,7 +288,7 @@ class Service:
         index, config = self.recommender.index, self.recommender.network.config
         rows = await asyncio.to_thread(lambda: np.array([index.row(item) for item in request.items]))
         history = await asyncio.to_thread(user_history, self.recommender, request)
-        def render(scores): return records(index.table(rows).assign(**read_answers(scores[rows], config)))
+        def render(scores): return records(index.table(rows).assign(**interpret_scores(scores[rows], config)))
         return dict(items=await self.submit(history, render))
 
     async def recommend(self,
@@ -294,9 +296,9 @@ class Service:
     ) -> dict:  # {"items": at most k rows, best first}
         "List the best items for the user"
         history = await asyncio.to_thread(user_history, self.recommender, request)
-        allowed = self.recommender.allowed(request.genres, request.years, request.min_ratings)
+        allowed = self.recommender.items.allowed(request.genres, request.years, request.min_ratings)
         def render(scores):
-            return records(self.recommender.best(scores, history, request.k, allowed, request.exclude_seen))
+            return records(self.recommender.top_items(scores, history, request.k, allowed, request.exclude_seen))
         return dict(items=await self.submit(history, render))
 
     async def explain(self,
@@ -322,7 +324,7 @@ def add_lookups(
     async def health() -> dict:
         "Describe the model, its data and the queue"
         return dict(status='ok', data=catalogue.name, items=config.items - 1, users=config.users - 1,
-                    objective=config.objective, preset=recommender.about['recipe']['preset'],
+                    objective=config.objective, preset=recommender.metadata['recipe']['preset'],
                     rating_values=catalogue.rating_values, genres=catalogue.genre_names,
                     waiting=service.batcher.waiting.qsize())
 

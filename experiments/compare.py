@@ -27,13 +27,14 @@ import torch
 
 from bst_nbdev.core import atomic_path, device_name, seed_everything, show_progress, source_commit
 from bst_nbdev.data import load
-from bst_nbdev.evaluation import as_rating, fit_baseline, rating_scores, validation_metrics
-from bst_nbdev.packing import Chunks, PackedBatches
-from bst_nbdev.pipeline import Recipe, load_run
-from bst_nbdev.presets import build_batches, build_loss, build_model, reach
 from bst_nbdev.sequences import Split, make_split, seen_rows
+from bst_nbdev.packing import Chunks, PackedBatches
 from bst_nbdev.stream import rating_index
+from bst_nbdev.presets import build_batches, build_loss, build_model, reach
 from bst_nbdev.training import fit, predict
+from bst_nbdev.evaluation import as_rating, fit_baseline, rating_scores, validation_metrics
+from bst_nbdev.pipeline import Recipe
+from bst_nbdev.runs import load_run
 from reproduce import merge
 
 PROTOCOL = 'leave-last-out'
@@ -50,12 +51,12 @@ def train_on(data, recipe, split):
     seed_everything(recipe.seed)
     model = build_model(data, recipe.preset, **recipe.model_settings())
     training = recipe.training(len(split.train))
-    batches = build_batches(data, split, model.config, training.batch_size, seed=recipe.seed)
-    users, items = seen_rows(data, split, reach(model.config))
+    batches = model.config.batches(data, split, training.batch_size, seed=recipe.seed)
+    users, items = seen_rows(data, split, model.config.max_history)
     model.init_from_training(users, items, labels=torch.as_tensor(data.rating[split.train]))
     metrics = validation_metrics(model.config)
     monitor = next(iter(metrics))
-    fit(model, batches['train'], batches['validation'], build_loss(model.config), metrics, training,
+    fit(model, batches['train'], batches['validation'], model.config.compute_loss, metrics, training,
         monitor=monitor)
     return model, batches
 
@@ -74,7 +75,7 @@ def load_seeds(args, data):
     found = []
     for folder in folders:
         run = load_run(folder, args.data, 'cpu')
-        test = build_batches(data, run.split, run.model.config)['test']
+        test = run.model.config.batches(data, run.split)['test']
         found.append((run.model, *predict_in_order(run.model, test)))
     return found
 

@@ -39,7 +39,7 @@ def curve(args, data, epochs):
     recipe = Recipe(str(args.data), args.preset, 'random-windows', 10, epochs=epochs, seed=args.seed)
     split, batches, model = build(recipe, data)
     train = batches['train']
-    config, loss = recipe.training(len(split.train)), build_loss(model.config)
+    config, loss = recipe.training(len(split.train)), model.config.compute_loss
     steps = epochs * len(train)
     optimizer, accelerator = make_optimizer(model, config), Accelerator(cpu=True)
     schedule = make_schedule(optimizer, config, steps)

@@ -25,7 +25,7 @@ def measure(args, data, variant):
     recipe = Recipe(str(args.data), args.preset, args.protocol,
                     epochs=args.epochs, seed=args.seed, **VARIANTS[variant])
     run = train(recipe, data, args.device, baselines=())
-    scores, epochs = run.table.set_index('part'), run.history
+    scores, epochs = run.table.set_index('part'), run.training_log
     seconds = epochs.seconds.iloc[1:] if len(epochs) > 1 else epochs.seconds
     columns = {f'{part}_{metric}': scores[metric][part] for part in ('validation', 'test')
                for metric in ('mae_mean', 'mae', 'rmse')}

@@ -19,11 +19,12 @@ import torch
 
 from bst_nbdev.core import atomic_path, device_name, library_versions, show_progress, source_commit
 from bst_nbdev.data import load
-from bst_nbdev.evaluation import training_rows
-from bst_nbdev.pipeline import Recipe, free_folder, save_run, train
-from bst_nbdev.ranking import Ease, ModelScores, Popularity, rank_targets, ranking_scores, sampled_ranks
-from bst_nbdev.recommender import PAUSE
 from bst_nbdev.sequences import make_split
+from bst_nbdev.evaluation import training_rows
+from bst_nbdev.ranking import Ease, ModelScores, Popularity, rank_targets, ranking_scores, sampled_ranks
+from bst_nbdev.pipeline import Recipe, train
+from bst_nbdev.runs import free_folder, save_run
+from bst_nbdev.recommender import PAUSE
 
 PROTOCOL = 'leave-last-out'
 NEGATIVES = 100
@@ -70,7 +71,7 @@ def model(name, data, split, seed, epochs, runs, where):
     recipe = Recipe(where, MODELS[name], PROTOCOL, epochs=epochs, seed=seed)
     run = train(recipe, data, 'cpu', baselines=())
     if runs: save_run(run, free_folder(run.recipe, run.interactions, runs))
-    facts = dict(epochs=len(run.history), best_epoch=run.best_epoch, train_seconds=run.seconds)
+    facts = dict(epochs=len(run.training_log), best_epoch=run.best_epoch, train_seconds=run.seconds)
     pauses = {'': None}
     if run.model.config.objective == 'next': pauses[f'scored {PAUSE} s after the last rating'] = PAUSE
     for setting, pause in pauses.items():

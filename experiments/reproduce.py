@@ -20,12 +20,14 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from bst_nbdev.core import atomic_path, device_name, library_versions, progress, show_progress, source_commit
+from bst_nbdev.core import (atomic_path, device_name, library_versions, progress, show_progress,
+                            source_commit)
 from bst_nbdev.data import load
-from bst_nbdev.evaluation import BASELINES, METRICS, compare
-from bst_nbdev.pipeline import Recipe, check_output_folder, save_run, train
-from bst_nbdev.presets import PRESETS
 from bst_nbdev.sequences import PROTOCOLS, make_split
+from bst_nbdev.presets import PRESETS
+from bst_nbdev.evaluation import BASELINES, METRICS, compare
+from bst_nbdev.pipeline import Recipe, train
+from bst_nbdev.runs import check_output_folder, save_run
 
 COLUMNS = ['dataset', 'protocol', 'model', 'sequence_length', 'step', 'seed', 'part', *METRICS, 'epochs',
            'best_epoch', 'parameters', 'train_seconds', 'device', 'commit', 'versions', 'data_sha256']
@@ -54,7 +56,7 @@ WINDOWED = [(protocol, 'two-stream, windows', length, step) for protocol, length
 
 COMPARED = [(protocol, name, length, step) for protocol, length, step in WINDOWS + OTHERS
             for name in ('SVD++', *SIMPLE)]
-COMPARED += [(protocol, name, PRESETS[name]['model']['sequence_length'], 1)
+COMPARED += [(protocol, name, PRESETS[name].model['sequence_length'], 1)
              for protocol, _, _ in OTHERS for name in PUBLISHED]
 COMPARED += [('random-windows', name, length, step) for _, length, step in WINDOWS for name in PUBLISHED]
 
@@ -92,7 +94,7 @@ def run_model(data, interactions, job, seed, quick, runs):
     run = train(recipe_of(data, job, seed, quick), interactions, 'cpu', baselines=())
     if folder: save_run(run, folder)
     parameters = run.model.summary().loc['total', 'parameters']
-    return run.table.assign(model=f'BST ({name})'), dict(epochs=len(run.history), best_epoch=run.best_epoch,
+    return run.table.assign(model=f'BST ({name})'), dict(epochs=len(run.training_log), best_epoch=run.best_epoch,
                                                          parameters=parameters)
 
 def work(data, job, seed, threads, quick, runs):

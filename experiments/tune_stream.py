@@ -94,11 +94,11 @@ def work(data, preset, name, every, threads, quick):
     config = TrainingConfig(**{**settings, **changes})
     seed_everything(config.seed)
     model = build_model(data, preset, **model_settings)
-    batches = build_batches(data, split, model.config, config.batch_size, seed=config.seed)
-    users, items = seen_rows(data, split, reach(model.config))
+    batches = model.config.batches(data, split, config.batch_size, seed=config.seed)
+    users, items = seen_rows(data, split, model.config.max_history)
     model.init_from_training(users, items, labels=torch.as_tensor(data.rating[split.train]))
     start, metrics = time.perf_counter(), validation_metrics(model.config)
-    monitor, loss = next(iter(metrics)), build_loss(model.config)
+    monitor, loss = next(iter(metrics)), model.config.compute_loss
     epochs = fit(model, batches['train'], batches['validation'], loss, metrics, config, monitor=monitor)
     return dict(dataset=data.name, protocol=whole.protocol, every=every, tried=name, part='validation',
                 **evaluate_model(model, batches['validation']), train_loss=epochs.loss.iloc[-1],

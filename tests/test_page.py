@@ -39,7 +39,8 @@ DESKTOP, PHONE = (1280, 900), (360, 740)
 def address(tmp_path_factory):
     "Address of a service with a small model"
     if not (BROWSER and DRIVER): pytest.fail(MISSING)
-    from bst_nbdev.pipeline import Recipe, save_run, train
+    from bst_nbdev.pipeline import Recipe, train
+    from bst_nbdev.runs import save_run
     folder = tmp_path_factory.mktemp('page')
     save_run(train(Recipe(protocol='leave-last-out', epochs=1), device='cpu'), folder/'run')
     with open(folder/'errors.txt', 'w') as errors:

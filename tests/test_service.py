@@ -19,10 +19,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 
-from bst_nbdev.cli import bst_serve
 from bst_nbdev.core import BSTError, ConfigError, show_progress
-from bst_nbdev.explain import Recommender
-from bst_nbdev.pipeline import Recipe, save_run, train
+from bst_nbdev.pipeline import Recipe, train
+from bst_nbdev.runs import save_run
+from bst_nbdev.recommender import Recommender
+from bst_nbdev.cli import bst_serve
 from bst_nbdev.service import MAX_BYTES, Overloaded, check_address, make_app
 
 SERVE = 'import sys; from bst_nbdev.cli import bst_serve; sys.exit(bst_serve())'

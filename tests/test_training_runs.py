@@ -182,7 +182,7 @@ if loud == '0':
 split, batches, model = pipeline.build(recipe, load(data), 'cpu')
 before = evaluate_model(model, batches['test'])
 metrics = validation_metrics(model.config)
-history = fit(model, batches['train'], batches['validation'], build_loss(model.config), metrics, recipe.training(len(split.train)), next(iter(metrics)))
+history = fit(model, batches['train'], batches['validation'], model.config.compute_loss, metrics, recipe.training(len(split.train)), next(iter(metrics)))
 answers, labels = predict(model, batches['test'])
 group = processes()
 targets = batches['train'].chunks.targets if hasattr(batches['train'], 'chunks') else []
@@ -198,7 +198,7 @@ def trained_by(command, tiny, place, loud, preset='default'):
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads(path.read_text()) for path in sorted(place.glob('found-*'))]
 
-@pytest.mark.parametrize('preset, data', [('default', 'sample'), ('joint', 'tiny')])
+@pytest.mark.parametrize('preset, data', [('default', 'sample'), ('single-sequence', 'tiny')])
 def test_two_processes_are_one_run(tiny, tmp_path, preset, data):
     "Without dropout and hiding: the same answers of an untrained model, the same loss curve, the same metrics, the same weights."
     (tmp_path/'1').mkdir(), (tmp_path/'2').mkdir()
