@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from run import COLUMNS, OURS, alternate, locate, merge, seconds, some_windows, table
 
 from bst_nbdev.core import BSTError, check_writable, device_name, seed_everything, source_commit
-from bst_nbdev.data import load
+from bst_nbdev.prepared import load
 from bst_nbdev.model import make_loss, make_model
 from bst_nbdev.packing import Chunks, PackedBatches
 from bst_nbdev.presets import build_loss, build_model

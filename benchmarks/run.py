@@ -36,8 +36,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchmetrics import MeanAbsoluteError
 
 from bst_nbdev.core import BSTError, DataError, atomic_path, check_writable, device_name, progress, seed_everything, show_progress, source_commit
-from bst_nbdev.data import (data_folder, download, find_layout, load, load_prepared, movielens_name, open_files, read_movielens,
-                            sample_folder, save_prepared)
+from bst_nbdev.movielens import data_folder, download, find_layout, movielens_name, open_files, read_movielens
+from bst_nbdev.prepared import load, load_prepared, sample_folder, save_prepared
 from bst_nbdev.evaluation import compare, evaluate_model
 from bst_nbdev.model import PRESETS, make_loss, make_model
 from bst_nbdev.packing import Chunks, PackedBatches

@@ -53,7 +53,7 @@ def prepare(a, memory=None):
 
 def start(a):
     "Load the prepared folder, split it, cut it into batches, and plan an epoch"
-    from bst_nbdev.data import load_prepared
+    from bst_nbdev.prepared import load_prepared
     from bst_nbdev.presets import build_batches, build_config, training_settings
     from bst_nbdev.sequences import make_split, seen_rows
     clock = Clock()
@@ -73,7 +73,7 @@ def train(a):
     "Labels per second of the preset `default`, over steps whose batches come from all over the epoch, after a few to warm up"
     import torch
     from accelerate import Accelerator
-    from bst_nbdev.data import load_prepared
+    from bst_nbdev.prepared import load_prepared
     from bst_nbdev.pipeline import Recipe, build
     from bst_nbdev.presets import build_loss
     from bst_nbdev.training import average_weights, make_optimizer, make_schedule, train_epoch

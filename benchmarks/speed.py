@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
 from bst_nbdev.core import BSTError, check_writable, device_name, progress, seed_everything, show_progress, source_commit
-from bst_nbdev.data import load
+from bst_nbdev.prepared import load
 from bst_nbdev.packing import Chunks, PackedBatches, split_evenly
 from bst_nbdev.presets import build_config, build_loss, build_model, training_settings
 from bst_nbdev.sequences import RatingTensors, make_split

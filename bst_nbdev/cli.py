@@ -23,7 +23,8 @@ from fastcore.docments import docments
 
 from . import __version__
 from .core import BSTError, ConfigError, DataError, atomic_path, show_progress
-from .data import READ_ERRORS, find_data, load, save_prepared
+from .movielens import READ_ERRORS
+from .prepared import find_data, load, save_prepared
 from .out_of_core import prepare_out_of_core
 from .presets import PRESETS
 from .training import PRECISIONS, processes

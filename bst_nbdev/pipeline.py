@@ -24,7 +24,8 @@ import torch
 
 from .core import (BSTError, CheckpointError, ConfigError, DataError, atomic_path, check_at_least, check_choice, check_seed,
                             check_writable, library_versions, seed_everything, source_commit)
-from .data import Interactions, load, load_vocabularies, save_vocabularies
+from .data import Interactions
+from .prepared import load, load_vocabularies, save_vocabularies
 from .evaluation import METRICS, compare, validation_metrics
 from .model import BST, BSTConfig
 from .packing import check_visibility

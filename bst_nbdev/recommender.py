@@ -21,7 +21,8 @@ from huggingface_hub import ModelHubMixin, snapshot_download
 from torch import nn
 
 from .core import UNKNOWN, BSTError, CheckpointError, ConfigError, DataError, check_at_least, progress
-from .data import Interactions, load, load_vocabularies, save_vocabularies
+from .data import Interactions
+from .prepared import load, load_vocabularies, save_vocabularies
 from .evaluation import as_rating
 from .pipeline import Run, choose_device, load_model, run_metadata, same_vocabularies, training_counts
 from .titles import TitleIndex

@@ -14,7 +14,7 @@ import torch
 
 from .cli import run_command
 from .core import BSTError, ConfigError, check_at_least, require_extra
-from .data import find_data
+from .prepared import find_data
 
 # %% ../nbs/13_serve.ipynb #7cfb280a
 def check_address(

@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 
 from bst_nbdev.core import atomic_path, device_name, seed_everything, show_progress, source_commit
-from bst_nbdev.data import load
+from bst_nbdev.prepared import load
 from bst_nbdev.evaluation import as_rating, fit_baseline, rating_scores, validation_metrics
 from bst_nbdev.packing import Chunks, PackedBatches
 from bst_nbdev.pipeline import Recipe, load_run

@@ -17,7 +17,7 @@ import torch
 from accelerate import Accelerator
 
 from bst_nbdev.core import atomic_path, device_name, progress, source_commit
-from bst_nbdev.data import load
+from bst_nbdev.prepared import load
 from bst_nbdev.evaluation import evaluate_model
 from bst_nbdev.pipeline import Recipe, build
 from bst_nbdev.presets import build_loss

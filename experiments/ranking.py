@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 from bst_nbdev.core import atomic_path, device_name, library_versions, show_progress, source_commit
-from bst_nbdev.data import load
+from bst_nbdev.prepared import load
 from bst_nbdev.evaluation import training_rows
 from bst_nbdev.pipeline import Recipe, free_folder, save_run, train
 from bst_nbdev.ranking import Ease, ModelScores, Popularity, rank_targets, ranking_scores, sampled_ranks

@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 
 from bst_nbdev.core import atomic_path, device_name, library_versions, progress, show_progress, source_commit
-from bst_nbdev.data import load
+from bst_nbdev.prepared import load
 from bst_nbdev.evaluation import BASELINES, METRICS, compare
 from bst_nbdev.pipeline import Recipe, check_output_folder, save_run, train
 from bst_nbdev.presets import PRESETS

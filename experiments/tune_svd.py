@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from bst_nbdev.core import atomic_path, progress, source_commit
-from bst_nbdev.data import load
+from bst_nbdev.prepared import load
 from bst_nbdev.evaluation import Factorization, evaluate_baseline, training_rows
 from bst_nbdev.sequences import make_split
 

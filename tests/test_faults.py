@@ -13,7 +13,8 @@ from torchmetrics import MeanSquaredError
 
 from bst_nbdev import pipeline, sequences
 from bst_nbdev.core import ConfigError, show_progress
-from bst_nbdev.data import from_frame, read_movielens
+from bst_nbdev.data import from_frame
+from bst_nbdev.movielens import read_movielens
 from bst_nbdev.evaluation import rating_scores
 from bst_nbdev.model import PRESETS, make_model
 from bst_nbdev.packing import Chunks, make_packed_batches
