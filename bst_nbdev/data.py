@@ -19,7 +19,7 @@ import pandas as pd
 from .core import UNKNOWN, DataError, check_choice
 from .vocabulary import Feature, RatingScale, Vocabulary, is_present, make_vocabulary, whole_numbers
 
-# %% ../nbs/01_data.ipynb #75bceeee
+# %% ../nbs/01_data.ipynb #f44133ae
 @dataclass(frozen=True, eq=False, repr=False)
 class Interactions:
     "Ratings of items by users in order of time, and the features of both"
@@ -55,12 +55,10 @@ class Interactions:
     def num_users(self):
         "Number of users in the vocabulary, without row 0"
         return len(self.users) - 1
-
     @property
     def num_items(self):
         "Number of items in the vocabulary, without row 0"
         return len(self.items) - 1
-
     @property
     def scale(self):
         "The values of a rating, as a `RatingScale`"

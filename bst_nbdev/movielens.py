@@ -198,7 +198,7 @@ def _stream_lines(files, name):
         for n, line in enumerate(file, 1):
             if (text := _text(line)).strip(): yield n, text.rstrip('\r\n')
 
-# %% ../nbs/01a_movielens.ipynb #6feab2c8
+# %% ../nbs/01a_movielens.ipynb #d9d533fe
 def _number(text, kind, where, column):
     "Convert `text` to an int or a float, or raise a `DataError` with its file and line"
     try: number = kind(text)
@@ -213,6 +213,7 @@ def _check_field_count(where, fields, expected, separator):
         raise DataError(f"{where}: {expected} fields separated by {separator!r} are expected, "
                         f"got {len(fields)}: correct or remove the line")
 
+# %% ../nbs/01a_movielens.ipynb #63f30745
 def _first_line(files, layout):
     "Names of the columns of the ratings, or a `DataError` if the file is empty or lacks one"
     where = files.where(layout.ratings)

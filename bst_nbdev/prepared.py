@@ -89,7 +89,7 @@ def _read_vocabulary(path, values, kind):
         raise DataError(f"{path}: the ids are not sorted and distinct: make it again")
     return Vocabulary(ids)
 
-# %% ../nbs/01b_prepared.ipynb #a430fd74
+# %% ../nbs/01b_prepared.ipynb #2fd2acfa
 def _read_meta(folder):
     "Read kinds and counts of users and items, kind and values of the features, the scale and the name"
     path = folder/'vocabularies.json'
@@ -107,6 +107,7 @@ def _read_feature(folder, cells, kind, values):
     vocabulary = _read_vocabulary(folder/'vocabularies.json', values, kind)
     return Feature(np.concatenate([[UNKNOWN], vocabulary.encode(cells)]).astype(np.int32), vocabulary)
 
+# %% ../nbs/01b_prepared.ipynb #0ccd1fe5
 def load_vocabularies(
     folder: str | Path,  # Written by `save_vocabularies`
 ) -> Interactions:  # Users, items, features and genres as they were, and no ratings

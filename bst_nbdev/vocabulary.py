@@ -113,7 +113,7 @@ class Feature:
 
     def __repr__(self): return f"Feature({len(self.values) - 1} values)"
 
-# %% ../nbs/00b_vocabulary.ipynb #429b1c27
+# %% ../nbs/00b_vocabulary.ipynb #2e21ee59
 @dataclass(frozen=True)
 class RatingScale:
     "The values that a rating can take, and what a distribution over them says"
@@ -130,7 +130,6 @@ class RatingScale:
     def low(self):
         "Lowest rating"
         return self.values[0]
-
     @property
     def high(self):
         "Highest rating"
@@ -144,8 +143,7 @@ class RatingScale:
     @property
     def unit(self):
         "A quarter of the distance from the lowest to the highest value: one star on a scale from 1 to 5"
-        values = torch.tensor(self.values)
-        return (values[-1] - values[0]).item() / 4
+        return torch.tensor((self.low, self.high)).diff().item() / 4
 
     @property
     def centred(self):
