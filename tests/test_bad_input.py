@@ -320,12 +320,12 @@ def test_bad_row_in_an_archive():
 def test_any_byte_of_the_tables_of_an_archive_may_be_wrong():
     "It is read, or refused in one line"
     content, problems = Path(archive({'ratings.dat': 'x'})).read_bytes(), []
-    for place in range(content.index(b'PK\1\2'), len(content)):
+    for position in range(content.index(b'PK\1\2'), len(content)):
         for value in 0, 99, 255:
-            Path('odd.zip').write_bytes(content[:place] + bytes([value]) + content[place + 1:])
+            Path('odd.zip').write_bytes(content[:position] + bytes([value]) + content[position + 1:])
             try: read_movielens('odd.zip')
-            except BSTError as error: problems += [f'{place}: {error}'] if '\n' in str(error) else []
-            except Exception as error: problems.append(f'byte {place} is {value}: {error!r}')
+            except BSTError as error: problems += [f'{position}: {error}'] if '\n' in str(error) else []
+            except Exception as error: problems.append(f'byte {position} is {value}: {error!r}')
     assert not problems, '\n' + '\n'.join(problems)
 
 
@@ -436,7 +436,7 @@ def test_out_that_cannot_be_written(command, out):
     refused(command, '--data', 'nowhere', '--out', out, says=['is not overwritten' if out in ('file', 'full') else 'cannot write to',
                                                               '--out'])
 
-def test_no_place_for_runs():
+def test_no_folder_for_runs():
     Path('runs').touch()
     refused('bst_train', '--data', 'nowhere', says=['cannot write to runs', '--out'])
 
@@ -456,15 +456,15 @@ def test_full_disk(command, limit):
                                     says='cannot write to')
 
 def test_stopped_by_hand(monkeypatch):
-    "Whoever presses Ctrl-C is told how to go on, and can"
+    "After Ctrl-C a message says how to resume, and that works"
     folder, run = write(ML1M), 'runs/there-default-temporal'
-    for place in 'train', 'finish_run':
+    for step in 'train', 'finish_run':
         with monkeypatch.context() as patch:
-            patch.setattr(cli, place, lambda *args, **kwargs: signal.raise_signal(signal.SIGINT))
-            code, err, warned = call('bst_train', '--data', folder, '--out', f'{run}-{place}', *SHORT)
-        assert (code, warned) == (130, []) and err == f'bst_train: stopped; go on with: bst_train --resume {run}-{place}\n'
-        assert call('bst_train', '--resume', f'{run}-{place}') == (0, '', [])
-        assert (Path(f'{run}-{place}')/'model.safetensors').is_file()
+            patch.setattr(cli, step, lambda *args, **kwargs: signal.raise_signal(signal.SIGINT))
+            code, err, warned = call('bst_train', '--data', folder, '--out', f'{run}-{step}', *SHORT)
+        assert (code, warned) == (130, []) and err == f'bst_train: stopped; go on with: bst_train --resume {run}-{step}\n'
+        assert call('bst_train', '--resume', f'{run}-{step}') == (0, '', [])
+        assert (Path(f'{run}-{step}')/'model.safetensors').is_file()
 
 
 # --- Saved runs
