@@ -27,7 +27,7 @@ from .data import READ_ERRORS, find_data, load, save_prepared
 from .out_of_core import prepare_out_of_core
 from .presets import PRESETS
 from .training import PRECISIONS, processes
-from .checkpoints import Checkpoints, Stopped, StopSignals, differences
+from .resume import Checkpoints, Stopped, StopSignals, check_interval, differences
 from .tracking import TRACKERS, Tracking, check_tracker
 from .explain import Recommender
 from .pipeline import (Recipe, data_fingerprint, create_run_folder, check_output_folder, check_same_data, choose_device, evaluate, finish_run, discard_run,
@@ -176,7 +176,7 @@ def _train(
     elif found := _continued(resume, asked, typed): recipe, options, begun = found[0], found[1], (resume, found[2])
     else: return print(f'{resume} is finished, nothing is left to do; next: bst_evaluate {resume}')
     if options['track']: check_tracker(options['track'])
-    Checkpoints('.', every=options['checkpoint_every'])
+    check_interval(options['checkpoint_every'])
     group = processes(choose_device(options['device']))
     if group.is_main_process and not begun: check_output_folder(out)
     with StopSignals() as stop, open(os.devnull, 'w') as nowhere, redirect_stdout(sys.stdout if group.is_main_process else nowhere):

@@ -32,7 +32,8 @@ from .presets import PRESETS, build_batches, build_loss, build_model, reach, reb
 from .ranking import RANKING, compare_ranking
 from .sequences import PROTOCOLS, Split, check_sequence_length, check_shards, make_split, seen_rows, shard_users
 from .stream import STREAM_PRESETS, TwoStreamBST, TwoStreamConfig
-from .training import TrainingConfig, fit, restore_model, plot_learning_curve, processes, save_model
+from .saving import restore_model, save_model
+from .training import TrainingConfig, fit, plot_learning_curve, processes
 
 # %% ../nbs/09_pipeline.ipynb #b8559bda
 def choose_device(

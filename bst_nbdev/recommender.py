@@ -25,7 +25,7 @@ from .data import Interactions, load, load_vocabularies, save_vocabularies
 from .evaluation import as_rating
 from .pipeline import Run, choose_device, load_model, run_metadata, same_vocabularies, training_counts
 from .titles import TitleIndex
-from .training import check_files, save_model
+from .saving import check_files, save_model
 
 # %% ../nbs/10a_recommender.ipynb #048fb954
 @dataclass(frozen=True, eq=False)

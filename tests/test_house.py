@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT/'bst_nbdev'
 # A module imports only modules that stand before it
 ORDER = ['core', 'sample', 'data', 'out_of_core', 'sequences', 'packing', 'embedding', 'transformer', 'mlp', 'model', 'stream', 'presets', 'training',
-         'checkpoints', 'tracking', 'evaluation', 'ranking', 'pipeline', 'titles', 'recommender', 'explain', 'onnx_export', 'cli', 'service', 'serve']
+         'saving', 'resume', 'tracking', 'evaluation', 'ranking', 'pipeline', 'titles', 'recommender', 'explain', 'onnx_export', 'cli', 'service', 'serve']
 APART = ['showdoc']  # draws the documentation, needs nbdev, and is imported by nothing
 DEVELOPMENT = ['nbdev', 'execnb', 'IPython', 'ipykernel', 'ipywidgets', 'jupyter', 'jupyter_core', 'jupyterlab', 'notebook', 'nbformat',
                'nbclient']
