@@ -102,18 +102,14 @@ class Tracking(Callback):
         self.start_clock()
 
     def start_clock(self) -> None:
-        "Begin to measure the speed of an epoch"
+        "Start to measure the speed of an epoch"
         self.labels = 0
         self.seconds_before = 0.
         self.since = self.end = time.perf_counter()
 
-    def log(self,
-        training: Training,  # For the number of batches in an epoch
-        step: int,  # Batch of the epoch under way
-        values: dict,  # Name to number
-    ) -> None:
-        "Log values at a batch"
-        self.tracker.log(values, step=training.epoch * len(training.train) + step)
+    def _log(self, training, values):
+        "Log values at the batch that training has come to"
+        self.tracker.log(values, step=training.epoch * len(training.train) + training.epoch_state.step)
 
     def after_step(self, training: Training,  # For loss and learning rate
     ) -> None:
@@ -124,19 +120,18 @@ class Tracking(Callback):
         self.end = time.perf_counter()
         if self.tracker and state.step % self.every == 0 and state.count:
             loss = float(state.total) / state.count
-            self.log(training, state.step, dict(loss=loss, learning_rate=training.schedule.get_last_lr()[0]))
+            self._log(training, dict(loss=loss, learning_rate=training.schedule.get_last_lr()[0]))
 
     def after_epoch(self, training: Training,  # For the row of the epoch
     ) -> None:
         "Log metrics and speed"
-        device = training.accelerator.device
-        labels = training.accelerator.reduce(torch.tensor(float(self.labels), device=device)).item()
+        accelerator = training.accelerator
+        labels = accelerator.reduce(torch.tensor(float(self.labels), device=accelerator.device)).item()
         seconds = self.seconds_before + self.end - self.since
         row = training.rows[-1]
-        values = {f'epoch/{name}': value for name, value in row.items()
-                  if name not in ('learning_rate', 'best')}
+        values = {f'epoch/{name}': row[name] for name in row if name not in ('learning_rate', 'best')}
         values |= dict(labels_per_second=labels / max(seconds, 1e-9), learning_rate=row['learning_rate'])
-        if self.tracker: self.log(training, 0, values)
+        if self.tracker: self._log(training, values)
         self.start_clock()
 
     def after_fit(self) -> None:

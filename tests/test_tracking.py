@@ -42,7 +42,7 @@ def test_mlflow(tmp_path, monkeypatch):
     assert {'loss', 'learning_rate', 'labels_per_second'} <= set(found.data.metrics)
 
 def entries(data, block=2**15, head=7):
-    "Yield the records of a log in LevelDB's format, as Weights & Biases writes it; its own protocol reads them"
+    "Yield the records of a Weights & Biases file (LevelDB's log format); its own protocol reads them"
     at, parts = head, []
     while at + head <= len(data):
         if block - at % block < head: at += block - at % block
