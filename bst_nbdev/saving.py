@@ -57,7 +57,7 @@ def _read_config(folder):
     except ValueError as error: raise CheckpointError(f"{path} is damaged: train again") from error
     version = record.get('version') if isinstance(record, dict) else None
     if version != MODEL_FORMAT_VERSION:
-        raise CheckpointError(f"{folder} has model format {version}, "
+        raise CheckpointError(f"{folder} has model format version {version}, "
                               f"this package reads {MODEL_FORMAT_VERSION}: "
                               'train again, or install the version that wrote it')
     return record
