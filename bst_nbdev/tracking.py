@@ -108,7 +108,6 @@ class Tracking(Callback):
         self.since = self.end = time.perf_counter()
 
     def _log(self, training, values):
-        "Log values at the batch that training has come to"
         self.tracker.log(values, step=training.epoch * len(training.train) + training.epoch_state.step)
 
     def after_step(self, training: Training,  # For loss and learning rate
