@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import run
 import torch
 from accelerate import Accelerator
 from run import COLUMNS, Bf16, Planned, alternate, locate, merge, packed_pass, table
@@ -31,7 +32,7 @@ from bst_nbdev.sequences import RatingTensors, make_split
 from bst_nbdev.packing import Chunks, PackedBatches, split_evenly
 from bst_nbdev.two_stream import QuickDropout, TwoStreamBlock
 from bst_nbdev.presets import build_config, build_loss, build_model, training_settings
-from bst_nbdev.training import OPTIMIZERS, TrainingConfig, average_weights, make_optimizer, make_schedule
+from bst_nbdev.training import TrainingConfig, average_weights, make_optimizer, make_schedule, parameter_groups
 
 AS_IT_IS, BATCH = 'as it is', 1024
 PARTS = {'products of matrices': ('mm', 'addmm', 'bmm', 'baddbmm'), 'copies': ('copy_', 'cat', 'clone'),
@@ -87,11 +88,9 @@ def with_method(ground, owner, name, value):
     with replaced(owner, name, value): return train(ground)
 
 def with_optimizer(ground, **way):
-    make = lambda groups, c, cpu: torch.optim.AdamW(groups, lr=c.learning_rate, betas=(.9, c.beta2), **way)
-    before = OPTIMIZERS['adamw']
-    OPTIMIZERS['adamw'] = make
-    try: return train(ground)
-    finally: OPTIMIZERS['adamw'] = before
+    def make_adamw(model, config):
+        return torch.optim.AdamW(parameter_groups(model, config), lr=config.learning_rate, betas=(.9, config.beta2), **way)
+    with replaced(run, 'make_optimizer', make_adamw): return train(ground)  # `packed_pass` is in `run`
 
 def with_precision(ground, precision):
     before = torch.get_float32_matmul_precision()

@@ -19,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from bst_nbdev.checkpoints import Checkpoints, load_state
+from bst_nbdev.resume import Checkpoints, load_state
 from bst_nbdev.core import atomic_path, device_name, file_digest, progress, source_commit
 
 EXIT_CODES = dict(KILL=-signal.SIGKILL, TERM=128 + signal.SIGTERM, INT=128 + signal.SIGINT)

@@ -508,7 +508,7 @@ def drop(*keys):
     return change
 
 CONFIG = [
-    ('another version', put('version', value=99), ['checkpoint version 99', 'reads 1', 'train again']),
+    ('another version', put('version', value=99), ['model format version 99', 'reads 1', 'train again']),
           ('no version', drop('version'), ['version None', 'train again']),
     ('a list', lambda c: [c], ['version None', 'train again']), ('a number', lambda c: 3, ['version None', 'train again']),
     ('no model', drop('model'), ['config.json']), ('no checksum', drop('sha256'), ['checksum']),
