@@ -286,7 +286,7 @@ class Planned:
         for numbers in batches.plan():
             if self.labels >= labels: break
             self.numbers.append(torch.from_numpy(numbers).to(self.chunks.targets.device))
-            self.labels += int(self.chunks.labels[numbers].sum())
+            self.labels += int(self.chunks.label_counts[numbers].sum())
 
     def __len__(self): return len(self.numbers)
 
@@ -356,9 +356,9 @@ def catalogue_job(setting, data, calls=100, by_item=64):
     def histories(users):
         chunks = Chunks(data, np.sort(data.offsets[users + 1] - 1), 1, c.chunk + c.min_history)
         return [chunks[torch.tensor([n])][0] for n in range(len(chunks))]
-    names = ('user', 'user_features', 'item', 'rating', 'time', 'place', 'padding_mask')
+    names = ('user', 'user_features', 'item', 'rating', 'time', 'position', 'padding_mask')
     items = torch.arange(len(data.items))[None]
-    def catalogue(h): return model.ask(model.encode(**{name: h[name] for name in names}), items, h['target_time'], h['target_place'])[0]
+    def catalogue(h): return model.ask(model.encode(**{name: h[name] for name in names}), items, h['target_time'], h['target_position'])[0]
     def one(h, item): return model(**{**h, 'target_item': torch.tensor([[item]])})
     def each(h, count): return [one(h, item) for item in range(count)]
     with torch.inference_mode():

@@ -61,7 +61,7 @@ def start(a):
     yield 'load', clock(), 's'
     split = make_split(data, 'temporal')
     yield 'split', clock(), 's'
-    seen_rows(data, split, 257)
+    seen_rows(data, split, 256)
     yield 'seen rows', clock(), 's'
     config = build_config(data, 'default')
     batches = build_batches(data, split, config, training_settings('default', len(split.train))['batch_size'])

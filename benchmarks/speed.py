@@ -56,8 +56,8 @@ class ByTotalLength(PackedBatches):
     def plan(self, epoch=0):
         generator = np.random.default_rng([self.seed, epoch])
         self.chunks.cut(generator.integers(0, self.chunks.chunk, int(self.chunks.user.max()) + 1))
-        order = np.argsort((self.chunks.labels + self.chunks.history) * np.exp(.1 * generator.standard_normal(len(self.chunks))), kind='stable')
-        batches = [order[part] for part in split_evenly(self.weights()[order], self.parts)]
+        order = np.argsort((self.chunks.label_counts + self.chunks.history_lengths) * np.exp(.1 * generator.standard_normal(len(self.chunks))), kind='stable')
+        batches = [order[part] for part in split_evenly(self.batch_shares()[order], self.num_batches)]
         return [batches[i] for i in generator.permutation(len(batches))]
 
 # --- Trials: each gives labels per second

@@ -6,7 +6,7 @@
 __all__ = ['VISIBILITIES', 'IMPUTATION_PROTOCOLS', 'LENGTH_NOISE', 'ASSUMED_GAP', 'check_visibility', 'history_positions',
            'target_positions', 'ratings_before', 'visible', 'locate', 'index_ranges', 'ChunkTable', 'cut_chunks',
            'gather_history', 'Chunks', 'split_evenly', 'order_by_length', 'PackedBatches', 'make_packed_batches',
-           'History', 'question_time', 'stack_arrays', 'collate']
+           'History', 'target_time', 'stack_arrays', 'collate']
 
 # %% ../nbs/02b_packing.ipynb #8f4148f7
 from dataclasses import dataclass
@@ -139,7 +139,7 @@ def cut_chunks(
     min_history: int,  # Ratings of history before a chunk's first target, if there are so many
     visibility: str = 'causal',  # One of `VISIBILITIES`
     shift: np.ndarray | None = None,  # How far to move the boundaries of each user, in ratings (int, [U]); None for none
-) -> ChunkTable:
+) -> ChunkTable:  # One entry for each chunk
     "Cut targets into chunks, and find the history of each chunk"
     block = ratings_before(position)
     if shift is not None: block += shift.astype(np.int32)[user]
@@ -351,13 +351,13 @@ class History:
         return History(self.item[start:], self.rating[start:], self.time[start:], self.user, self.profile)
 
 # %% ../nbs/02b_packing.ipynb #14be8642
-ASSUMED_GAP = 30  # seconds assumed between two ratings without times, and from the last rating to the question
+ASSUMED_GAP = 30  # seconds assumed between two ratings without times, and from the last rating to the target
 
-def question_time(
+def target_time(
     history: History,  # What the user rated before
-    at: int | None = None,  # Time of the question, in seconds since 1970; None if it is not given
+    at: int | None = None,  # Time of the prediction, in seconds since 1970; None if it is not given
 ) -> int:  # Seconds since 1970
-    "Choose the time of a question: `at`, or soon after the last rating"
+    "Choose the time of a target: `at`, or soon after the last rating"
     if at is not None: return int(at)
     if len(history) == 0: return 0
     return int(history.time[-1]) + ASSUMED_GAP
@@ -377,7 +377,7 @@ def stack_arrays(
 
 def collate(
     histories: list[History],  # B of them
-    at: int | list[int | None] | None = None,  # Time of the question (`question_time`), or one for each history
+    at: int | list[int | None] | None = None,  # Time of the target (see `target_time`), or one for each history
     left: bool = False,  # True to pad at the left, False at the right
 ) -> dict[str, torch.Tensor]:  # user (B), user_features (B, F), the history (B, S), the target after it (B, 1)
     "Make tensors of histories, with the keys and positions of a batch of `Chunks`"
@@ -392,8 +392,8 @@ def collate(
     if left: index = index - (len(index) - length)                                                       # (B, S)
     padding_mask = (index < 0) | (index >= length)
     position = history_positions(index).expand_as(padding_mask).masked_fill(padding_mask, 0)
-    target_time = torch.tensor([[question_time(h, t)] for h, t in zip(histories, at)])
+    times = torch.tensor([[target_time(h, t)] for h, t in zip(histories, at)])
     return dict(user=torch.tensor([h.user for h in histories]),
                 user_features=torch.tensor([h.profile for h in histories], dtype=torch.int64),
                 **stacked, position=position, padding_mask=padding_mask,
-                target_time=target_time, target_position=target_positions(length, True))
+                target_time=times, target_position=target_positions(length, True))

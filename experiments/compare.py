@@ -43,7 +43,7 @@ def fitted(data, recipe, split):
     model = build_model(data, recipe.preset, **recipe.model_settings())
     training = recipe.training(len(split.train))
     batches = build_batches(data, split, model.config, training.batch_size, seed=recipe.seed)
-    model.init_from_training(*seen_rows(data, split, reach(model.config)), labels=torch.as_tensor(data.rating[split.train]))
+    model.init_from_training(*seen_rows(data, split, reach(model.config) - 1), labels=torch.as_tensor(data.rating[split.train]))
     metrics = validation_metrics(model.config)
     fit(model, batches['train'], batches['validation'], build_loss(model.config), metrics, training, monitor=next(iter(metrics)))
     return model, batches
@@ -51,7 +51,7 @@ def fitted(data, recipe, split):
 def answers(model, batches):
     "Scores of a pass in the order of the row numbers"
     scores, labels = predict(model, batches)
-    order = torch.from_numpy(batches.rows().argsort())
+    order = torch.from_numpy(batches.target_rows().argsort())
     return scores[order], labels[order]
 
 def trained(a, data):
@@ -115,7 +115,7 @@ def unknown_users(a, data):
         for history, args in (f'last {SHORT}', dict(chunk=1, min_history=SHORT)), ('all that a chunk brings', dict(chunk=c.chunk, min_history=c.min_history)):
             for hidden in (False, True) if group == 'known' else (True,):
                 for table in (model.user.id, model.user_bias, model.user_factors): table.known.copy_(shown & (not hidden))
-                test = PackedBatches(Chunks(data, rows, side=c.context, tensors=batches['test'].chunks.tensors, **args), 4096)
+                test = PackedBatches(Chunks(data, rows, visibility=c.context, tensors=batches['test'].chunks.tensors, **args), 4096)
                 who = 'a user nobody knows' if group == 'unknown' else 'a known user, id hidden' if hidden else 'a known user'
                 yield scored(data, 'BST (default)', *answers(model, test), c.rating_values, user=who, history=history, users=len(rows))
 

@@ -21,7 +21,7 @@ from bst_nbdev.data import load
 from bst_nbdev.evaluation import training_rows
 from bst_nbdev.pipeline import Recipe, free_folder, save_run, train
 from bst_nbdev.ranking import Ease, ModelScores, Popularity, rank_targets, ranking_scores, sampled_ranks
-from bst_nbdev.recommender import PAUSE
+from bst_nbdev.packing import ASSUMED_GAP
 from bst_nbdev.sequences import make_split
 
 PROTOCOL, NEGATIVES = 'leave-last-out', 100
@@ -62,7 +62,7 @@ def model(name, data, split, seed, epochs, runs, where):
     run = train(Recipe(where, protocol=PROTOCOL, epochs=epochs, seed=seed, **MODELS[name]), data, 'cpu', baselines=())
     if runs: save_run(run, free_folder(run.recipe, run.interactions, runs))
     facts = dict(epochs=len(run.history), best_epoch=run.best_epoch, train_seconds=run.seconds)
-    pauses = {'': None, f'asked {PAUSE} s after the last rating': PAUSE} if run.model.config.objective == 'next' else {'': None}
+    pauses = {'': None, f'asked {ASSUMED_GAP} s after the last rating': ASSUMED_GAP} if run.model.config.objective == 'next' else {'': None}
     for setting, pause in pauses.items():
         for part in 'validation', 'test':
             yield ranked(ModelScores(run.model, data, pause=pause), data, split, part, seed, setting=setting, **facts)

@@ -43,7 +43,7 @@ DEFAULT = {'as it is': ({}, {}), 'as it is, seed 1': ({}, dict(seed=1)), 'as it 
          'one layer, width 128': (dict(layers=1, width=128, hidden=256), {}), 'dropout 0.2': (dict(dropout=.2), {}), 'embedding dropout 0.3': (dict(embedding_dropout=.3), {}),
          'a fifth of user ids hidden': (dict(user_id_dropout=.2), {}), 'all user ids hidden': (dict(user_id_dropout=.99, factors=0), {}),
          'six epochs': ({}, dict(epochs=6)), 'half the learning rate': ({}, dict(learning_rate=.001)), 'twice the learning rate': ({}, dict(learning_rate=.004))}
-FILL_IN = {'as it is': ({}, {}), 'as it is, seed 1': ({}, dict(seed=1)), 'only the past': (dict(context='past'), {}),
+FILL_IN = {'as it is': ({}, {}), 'as it is, seed 1': ({}, dict(seed=1)), 'only the past': (dict(context='causal'), {}),
            'no history dropout': (dict(history_dropout=0.), {}), 'history dropout 0.4': (dict(history_dropout=.4), {}),
            'carry 256 ratings': (dict(min_history=256), {}), 'a factorisation': (dict(factors=32), {}), 'recency at the start': (dict(recency=.8), {}),
            'three layers': (dict(layers=3), {}), 'width 128': (dict(width=128, hidden=256), {}), 'seven epochs': ({}, dict(epochs=7))}
@@ -61,7 +61,7 @@ def work(data, preset, name, every, threads, quick):
     seed_everything(config.seed)
     model = build_model(data, preset, **model_settings)
     batches = build_batches(data, split, model.config, config.batch_size, seed=config.seed)
-    model.init_from_training(*seen_rows(data, split, reach(model.config)), labels=torch.as_tensor(data.rating[split.train]))
+    model.init_from_training(*seen_rows(data, split, reach(model.config) - 1), labels=torch.as_tensor(data.rating[split.train]))
     start, metrics = time.perf_counter(), validation_metrics(model.config)
     history = fit(model, batches['train'], batches['validation'], build_loss(model.config), metrics, config, monitor=next(iter(metrics)))
     return dict(dataset=data.name, protocol=whole.protocol, every=every, tried=name, part='validation', **evaluate_model(model, batches['validation']),
