@@ -28,13 +28,14 @@ from fastcore.docments import docments
 from . import __version__
 from .core import (BSTError, ConfigError, DataError, atomic_path, check_at_least, require_extra,
                             show_progress)
-from .data import READ_ERRORS, find_data, load, save_prepared
+from .movielens import READ_ERRORS
+from .prepared import find_data, load, save_prepared
 from .out_of_core import prepare_out_of_core
-from .sequences import PROTOCOLS
+from .splits import PROTOCOLS
 from .packing import History
 from .presets import PRESETS
 from .training import PRECISIONS, processes
-from .checkpoints import Checkpoints, StopSignals, Stopped, differences
+from .resume import Checkpoints, StopSignals, Stopped, differences
 from .tracking import TRACKERS, Tracking, check_tracker
 from .ranking import RANKING
 from .pipeline import Recipe, choose_device, evaluate, train
@@ -237,7 +238,7 @@ def _new_recipe(options):
 def _start_training(recipe, options, resumed_data):
     "Check what would otherwise fail late, and train in this process as one of its group"
     if options['track']: check_tracker(options['track'])
-    check_at_least('checkpoint_every', options['checkpoint_every'], 0)
+    check_interval(options['checkpoint_every'])
     group = processes(choose_device(options['device']))
     if group.is_main_process and not resumed_data: check_output_folder(options['out'])
     if not group.is_main_process: show_progress(False)
