@@ -35,7 +35,7 @@ from .splits import PROTOCOLS
 from .packing import History
 from .presets import PRESETS
 from .training import PRECISIONS, processes
-from .resume import Checkpoints, StopSignals, Stopped, differences
+from .resume import Checkpoints, StopSignals, Stopped, check_interval, differences
 from .tracking import TRACKERS, Tracking, check_tracker
 from .ranking import RANKING
 from .pipeline import Recipe, choose_device, evaluate, train

@@ -74,7 +74,7 @@ def check_output_folder(
     "Before hours of work, make sure that the result can be put where it was asked for"
     if out is None: check_writable('runs')
     elif os.path.exists(Path(out)/RUN_FILE):
-        raise BSTError(f"{out} is a run that is not finished: go on with bst_train --resume {out}, or choose another --out")
+        raise BSTError(f"{out} is a run that is not finished: resume it with bst_train --resume {out}, or choose another --out")
     elif os.path.lexists(out): raise BSTError(f"{out} exists already and is not overwritten: choose another --out, or remove it first")
     else: check_writable(out)
     return out
