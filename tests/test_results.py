@@ -22,6 +22,7 @@ OTHERS = {'significance': ['dataset', 'protocol', 'measure', 'baseline', 'ours',
           'precision': ['dataset', 'protocol', 'model', 'variant', 'seed', 'epochs', 'validation_mae_mean', 'test_mae_mean', 'epoch_seconds', 'ratio'],
           'kill_resume': ['data', 'epochs', 'kill', 'signal', 'seconds', 'exit', 'begun', 'saved', 'equal'],
           'speed': ['work', 'variant', 'value', 'unit', 'ratio', 'baseline'],
+          'threads': ['work', 'variant', 'value', 'unit', 'ratio', 'baseline'],
           'learning_speed': ['dataset', 'protocol', 'model', 'epochs', 'seed', 'part', 'step', 'labels', 'seconds', 'mae']}
 KEY = ['dataset', 'protocol', 'model', 'sequence_length', 'step', 'seed', 'part', 'n_factors', 'n_epochs', 'lr_all', 'reg_all']
 FILES = sorted((ROOT/'results').glob('*.csv'))
