@@ -11,6 +11,7 @@ import functools
 import http.server
 import json
 import re
+import runpy
 import shutil
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from urllib.parse import unquote
 
 from bs4 import BeautifulSoup
 
+ROOT = Path(__file__).resolve().parent.parent
 SIZES = {'desktop': (1280, 900), 'phone': (390, 844)}
 OPTIONS = ['headless', 'no-sandbox', 'disable-gpu', 'disable-quic', 'no-first-run', 'disable-background-networking', 'disable-component-update',
            'disable-sync', 'disable-dev-shm-usage', 'no-proxy-server', 'hide-scrollbars']
@@ -70,6 +72,21 @@ def static_faults(site: Path) -> list:  # One line for each
     found = [f'{page.relative_to(site.resolve())}: {fault}' for page in ids for fault in page_faults(page, ids)]
     for style in site.rglob('*.css'):
         found += [f'{style.name}: something from elsewhere: {address}' for address in re.findall(r'(?:url\(|@import\s+)["\']?((?:https?:)?//[^"\')\s]+)', style.read_text())]
+    return found
+
+def missing_names(site: Path) -> list:  # One line for each
+    "Find public functions, classes and methods without a heading of their own, and those that the search does not know"
+    index = runpy.run_path(str(ROOT/'bst_nbdev'/'_modidx.py'))['d']['syms']
+    searched = (site/'site'/'found.js').read_text()
+    ids, found = {}, []
+    for module, names in index.items():
+        for name, (address, _) in names.items():
+            short = name.removeprefix(f'{module}.')
+            if any(part.startswith('_') for part in short.split('.')): continue
+            page, _, anchor = address.partition('#')
+            if page not in ids: ids[page] = re.findall(r'<h[2-4] id="([^"]*)"|<section id="([^"]*)"', (site/page).read_text())
+            if not any(anchor in pair for pair in ids[page]): found.append(f'{page}: no heading for {short}')
+            elif f'["{anchor}", "{page}"' not in searched: found.append(f'{page}: the search does not know {short}')
     return found
 
 

@@ -18,8 +18,10 @@ import nbdev.quarto as quarto
 import yaml
 from nbdev.config import get_config
 
-from check_site import report, static_faults
+from check_site import missing_names, report, static_faults
 from pages import front_matter, text, write_site
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # settings.ini names tools.showdoc, which nbdev imports
 
 
 # --- Notebooks
@@ -91,7 +93,7 @@ def main():
     if args.what == 'site':
         site = config.config_path/config.doc_path.name
         pages = write_site(cache, order, site)
-        report(static_faults(site))
+        report(static_faults(site) + missing_names(site))
         return print(f'{pages} pages: {site/"index.html"}')
     file, new = config.config_path/'README.md', readme(cache)
     if not args.check: file.write_text(new)

@@ -18,7 +18,6 @@ from pathlib import Path, PurePosixPath
 
 import yaml
 import ziamath
-from fontTools import subset
 from fontTools.ttLib import TTFont
 from latex2mathml.converter import convert
 from nbdev.config import get_config
@@ -116,27 +115,11 @@ def mathml(latex: str, display: str) -> str:
 def drawn_formulas(body: str) -> str:
     return FORMULA.sub(lambda found: mathml(html.unescape(found[2]).strip(), found[1]), body)
 
-def write_font(pages: list, file: Path):
-    "The letters that formulas need, out of STIX Two Math (SIL Open Font License), so that they look the same in every browser"
-    used = set().union(*(map(ord, html.unescape(re.sub(r'<[^>]*>', '', math))) for page in pages
-                         for math in re.findall(r'<math.*?</math>', page.body, flags=re.S)))
-    if not used: return
-    letters = set(range(32, 127)) | used | {0x221A}  # and the root, which MathML writes as an element
-    letters |= {point for letter in map(chr, letters) for point in italic(letter)}
-    options = subset.Options(flavor='woff', name_IDs=['*'], layout_features=['*'], notdef_outline=True, drop_tables=['DSIG'])
-    font = TTFont(Path(ziamath.__file__).parent/'fonts'/'STIXTwoMath-Regular.ttf', lazy=True)
-    maker = subset.Subsetter(options)
-    maker.populate(unicodes=letters)
-    maker.subset(font)
+def write_font(file: Path):
+    "Write STIX Two Math (SIL Open Font License) as a web font, so that formulas look the same in every browser"
+    font = TTFont(Path(ziamath.__file__).parent/'fonts'/'STIXTwoMath-Regular.ttf')
     font.flavor = 'woff'
     font.save(file)
-
-def italic(letter: str):
-    "The letter as a single variable is drawn: in mathematical italics"
-    starts = {'A': 0x1D434, 'a': 0x1D44E, 'Α': 0x1D6E2, 'α': 0x1D6FC}
-    for first, start in starts.items():
-        place = ord(letter) - ord(first)
-        if 0 <= place < 26: yield 0x210E if letter == 'h' else start + place
 
 
 # --- Pictures, tables and links
@@ -267,7 +250,7 @@ def write_site(
     for page in pages:
         (site/page.href).parent.mkdir(parents=True, exist_ok=True)
         (site/page.href).write_text(whole(page, pages))
-    write_font(pages, site/'site'/'math.woff')
+    write_font(site/'site'/'math.woff')
     for asset in ASSETS.iterdir():
         if asset.suffix in ('.css', '.js', '.svg'): shutil.copy(asset, site/'site')
     found = [[part['id'], page.href, page.title, part.get('title') or part.get('section') or '', part['text']] for page in pages for part in page.search]
