@@ -1,4 +1,4 @@
-"""The site: what its checks see, by breaking a small one in each way, and what somebody can do on a page.
+"""The site: what its checks see, by breaking a small one in each way, and what a reader can do on a page.
 
 The site itself is built and checked by `python tools/docs.py` and `python tools/check_site.py --browser`. Needs the dev extra; what needs a
 browser is skipped without one, but not where CI is set.

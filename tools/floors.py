@@ -3,8 +3,8 @@
     python tools/floors.py             # rewrites the strip at the top of each notebook, and the map in CONTRIBUTING.md
     python tools/floors.py --check     # only says which files would change, and fails if there are any
 
-A module imports only modules before it in this table; import-linter sees to it (pyproject.toml). The strip is the cell of a notebook
-that begins with `<!-- floor -->`; the map stands between `<!-- map -->` and `<!-- end of map -->`.
+A module imports only modules before it in this table; import-linter sees to it (pyproject.toml). The strip is the
+cell of a notebook that begins with `<!-- floor -->`; the map stands between `<!-- map -->` and `<!-- end of map -->`.
 """
 import argparse
 import json

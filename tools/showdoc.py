@@ -1,8 +1,8 @@
 """How the reference documentation is drawn: a heading, a sentence, the code itself, and a table of its parameters.
 
-settings.ini names `TableRenderer` as the `renderer`, which nbdev calls for everything that is exported, and `ShowSource` among the
-`procs`, to which it gives every page. nbdev imports both by name, so the project's root must be on Python's path: tools/docs.py puts
-it there; with Quarto it is `PYTHONPATH=. nbdev_docs`.
+settings.ini names `TableRenderer` as the `renderer`, which nbdev calls for everything that is exported, and
+`ShowSource` among the `procs`, to which it gives every page. nbdev imports both by name, so the project's root must
+be on Python's path: tools/docs.py puts it there; with Quarto it is `PYTHONPATH=. nbdev_docs`.
 """
 import ast
 import copy
@@ -59,7 +59,7 @@ class TableRenderer(BasicMarkdownRenderer):
     def _repr_markdown_(self):
         address, heading = NbdevLookup().code(self.nm), f'{"#" * self.title_level} {self.nm}'
         source = f'[source]({address}){{target="_blank" style="float:right; font-size:smaller"}}' if address else ''
-        parts = ['---', source, heading] if self.title_level < 4 else [heading, source]  # a method stands in the section of its class
+        parts = ['---', source, heading] if self.title_level < 4 else [heading, source]  # a method has no line above it
         parts.append(f'```python\n{self.signature()}\n```')
         first, _, rest = (self.docs or '').partition('\n')
         if first: parts += [f'*{first}*', rest]

@@ -3,7 +3,7 @@
 const root = document.documentElement, one = selector => document.querySelector(selector), all = selector => [...document.querySelectorAll(selector)];
 const keep = (name, value) => { try { localStorage.setItem(name, value); } catch { /* a private window keeps nothing */ } };
 
-// --- Light or dark: as the machine has it, until somebody chooses
+// --- Light or dark: as the machine has it, until the reader chooses
 one('#theme').addEventListener('click', () => {
     const dark = getComputedStyle(root).colorScheme === 'dark';
     root.dataset.theme = dark ? 'light' : 'dark';
