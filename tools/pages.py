@@ -72,7 +72,7 @@ def front_matter(notebook) -> dict:
     return (yaml.safe_load(text(first['source']).strip().strip('-')) or {}) if first['cell_type'] == 'raw' else {}
 
 def part_number(page: Page) -> int:
-    "Number the parts of the sidebar: the notebooks in their folder, then the folders in the order of FOLDERS"
+    "Give each part of the sidebar its number: the notebooks first, then the folders in the order of FOLDERS"
     part = page.group[0]
     return list(FOLDERS.values()).index(part) + 1 if part in FOLDERS.values() else 0
 
