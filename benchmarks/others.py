@@ -83,25 +83,25 @@ class Ours:
 def same_sizes(data, windows, hidden, batch_norm, batch_size):
     "Ours with the layers of another"
     seed_everything(0)
-    model = make_model(data, 'joint', sequence_length=windows.sequence_length, item_width=SIZES['width'], user_width=SIZES['user_width'],
+    model = build_model(data, 'single-sequence', sequence_length=windows.sequence_length, item_width=SIZES['width'], user_width=SIZES['user_width'],
                        feature_width=SIZES['feature_width'], blocks=SIZES['layers'], heads=SIZES['heads'], mlp=tuple(SIZES['mlp']), hidden=hidden,
                        dropout=SIZES['dropout'], genres='none', years=False, position='learned', rating='none', activation='leaky_relu', norm='post',
                        biases=False, batch_norm=batch_norm, id_dropout=0., objective='click')
-    return Ours(model, make_loss(model.config), Batches(windows, batch_size, shuffle=True), Batches(windows, batch_size), len(windows), batch_size)
+    return Ours(model, model.config.compute_loss, Batches(windows, batch_size, shuffle=True), Batches(windows, batch_size), len(windows), batch_size)
 
 def packed(data, targets, length, batch_size, chunk=32):
-    "Our `default` with the same labels and as many ratings of history, in chunks"
+    "Our `two-stream` with the same labels and as many ratings of history, in chunks"
     seed_everything(0)
     model, chunks = build_model(data, 'default', objective='click'), lambda: Chunks(data, targets, chunk, length - 1)
-    return Ours(model, build_loss(model.config), PackedBatches(chunks(), batch_size, shuffle=True), PackedBatches(chunks(), batch_size), len(targets), batch_size)
+    return Ours(model, model.config.compute_loss, PackedBatches(chunks(), batch_size, shuffle=True), PackedBatches(chunks(), batch_size), len(targets), batch_size)
 
 def against(data, library, python, threads, repeat, count, batch_size, length=10):
     "Rows of one library and ours: training and answering"
     rows = make_split(data, 'leave-last-out', length).train
     windows = some_windows(data, rows, length, count)
     neighbours = rows[:4 * count]  # the first users': a chunk needs neighbours
-    ours = {f'{OURS}, joint, same sizes': same_sizes(data, windows, HIDDEN[library], library == 'torch-rechub', batch_size),
-            f'{OURS}, default, chunks of 32 that carry {length - 1}': packed(data, neighbours, length, batch_size)}
+    ours = {f'{OURS}, single-sequence, same sizes': same_sizes(data, windows, HIDDEN[library], library == 'torch-rechub', batch_size),
+            f'{OURS}, two-stream, chunks of 32, history of {length - 1}': packed(data, neighbours, length, batch_size)}
     with tempfile.TemporaryDirectory() as folder:
         write_windows(Path(folder), windows, data, threads, batch_size)
         workers = {}

@@ -34,18 +34,21 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchmetrics import MeanAbsoluteError
 
-from bst_nbdev.core import BSTError, DataError, atomic_path, check_writable, device_name, progress, seed_everything, show_progress, source_commit
-from bst_nbdev.data import (data_folder, download, find_layout, load, load_prepared, movielens_name, open_files, read_movielens,
-                            sample_folder, save_prepared)
-from bst_nbdev.evaluation import compare, evaluate_model
-from bst_nbdev.model import PRESETS, make_loss, make_model
-from bst_nbdev.packing import Chunks, PackedBatches
-from bst_nbdev.pipeline import Recipe, Run, build, choose_device
-from bst_nbdev.presets import build_config, build_loss, build_model, training_settings
-from bst_nbdev.recommender import Recommender, score_items
+from bst_nbdev.core import (BSTError, DataError, atomic_path, check_writable, device_name, progress,
+                            seed_everything, show_progress, source_commit)
+from bst_nbdev.data import (data_folder, download, find_layout, load, load_prepared, movielens_name,
+                            open_files, read_movielens, sample_folder, save_prepared)
 from bst_nbdev.sequences import Batches, RatingTensors, Windows, make_batches, make_split, window_targets
-from bst_nbdev.stream import QuickDropout
-from bst_nbdev.training import TrainingConfig, average_weights, fit, make_optimizer, make_schedule, predict, train_epoch
+from bst_nbdev.packing import Chunks, PackedBatches
+from bst_nbdev.model import make_loss, make_model
+from bst_nbdev.bst import score_items
+from bst_nbdev.two_stream import QuickDropout
+from bst_nbdev.presets import PRESETS, build_config, build_loss, build_model, training_settings
+from bst_nbdev.training import (TrainingConfig, average_weights, fit, make_optimizer, make_schedule,
+                                predict, train_epoch)
+from bst_nbdev.evaluation import compare, evaluate_model
+from bst_nbdev.pipeline import Recipe, Run, build, choose_device
+from bst_nbdev.recommender import Recommender
 
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = ['work', 'variant', 'value', 'unit', 'ratio', 'baseline', 'device', 'commit']
@@ -206,14 +209,14 @@ def some_windows(data, rows, length, count):
 def train_pass(data, preset, length, batches, optimizer=None):
     "Seconds, and mean loss, of one pass over the batches with a fresh model"
     seed_everything(0)
-    config = TrainingConfig(**{**PRESETS[preset]['training'], 'schedule': 'constant'})
-    model = make_model(data, preset, sequence_length=length)
+    config = TrainingConfig(**{**PRESETS[preset].training, 'schedule': 'constant'})
+    model = build_model(data, preset, sequence_length=length)
     optimizer = (optimizer or (lambda model: make_optimizer(model, config)))(model)
     accelerator = Accelerator(cpu=True)
     model, optimizer, schedule = accelerator.prepare(model, optimizer, make_schedule(optimizer, config, len(batches)))
     gc.collect()
     start = time.perf_counter()
-    loss = train_epoch(model, batches, make_loss(model.config), optimizer, schedule, accelerator, config.clip)
+    loss = train_epoch(model, batches, model.config.compute_loss, optimizer, schedule, accelerator, config.clip)
     return time.perf_counter() - start, loss
 
 def check_loaders(data, preset, length, batch_size, rows):
@@ -246,7 +249,7 @@ def evaluation_job(setting, data, preset, length, batch_size=1024):
     rows = make_split(data, 'random-windows', length).test
     check_loaders(data, preset, length, batch_size, rows)
     windows = some_windows(data, rows, length, setting.windows)
-    model = make_model(data, preset, sequence_length=length)
+    model = build_model(data, preset, sequence_length=length)
     variants = loaders(windows, batch_size, shuffle=False)
     measure = lambda batches: lambda: len(windows) / seconds(lambda: predict(model, batches))
     found = alternate({name: measure(batches) for name, batches in variants.items()}, setting.repeat, f'evaluation {preset}')
@@ -295,7 +298,7 @@ def packed_pass(batches, model, size, device='cpu', **changes):
     "Labels per second of a training pass of ours"
     config = TrainingConfig(**{**training_settings('default', 10**6), 'batch_size': size, 'schedule': 'constant', **changes})
     accelerator, optimizer = Accelerator(cpu=str(device) == 'cpu'), make_optimizer(model, config)
-    loss, schedule = build_loss(model.config), make_schedule(optimizer, config, 1)
+    loss, schedule = model.config.compute_loss, make_schedule(optimizer, config, 1)
     synchronize(device)
     start = time.perf_counter()
     train_epoch(model, batches, loss, optimizer, schedule, accelerator, config.clip)
@@ -313,7 +316,7 @@ def packed_job(setting, data, length=10, chunks=(32, 64), batch_sizes=(1024, 409
     few, many = setting.windows, 4 * setting.windows                                    # chunks are faster, so they get more to do
     variants = {f'windows of {length}': (1, length - 1, few)}
     for chunk, min_history in [*((chunk, length - 1) for chunk in chunks), (c.chunk, c.min_history)]:
-        variants[f'{OURS}, chunks of {chunk} that carry {min_history}'] = chunk, min_history, many
+        variants[f'{OURS}, chunks of {chunk}, history of {min_history}'] = chunk, min_history, many
     for size in batch_sizes:
         def measure(places, min_history, labels):
             batches = Planned(PackedBatches(Chunks(data, rows, places, min_history, tensors=tensors), size, shuffle=True), labels)
@@ -322,7 +325,7 @@ def packed_job(setting, data, length=10, chunks=(32, 64), batch_sizes=(1024, 409
                 return packed_pass(batches, build_model(data, 'default'), size)
             return run
         found = alternate({name: measure(*how) for name, how in variants.items()}, setting.repeat, f'packed, {size}')
-        yield from table(f'training, default, batch {size}, windows or chunks', 'examples/s', found, list(variants)[:1])
+        yield from table(f'training, two-stream, batch {size}, windows or chunks', 'examples/s', found, list(variants)[:1])
 
 def dropout_job(setting, data, shape=(64, 64, 64), calls=50):
     "Dropout of the stream's tokens, there and back: PyTorch's, and ours that draws fewer random numbers"
@@ -342,9 +345,9 @@ def catalogue_job(setting, data, calls=100, by_item=64):
     def histories(users):
         chunks = Chunks(data, np.sort(data.offsets[users + 1] - 1), 1, c.chunk + c.min_history)
         return [chunks[torch.tensor([n])][0] for n in range(len(chunks))]
-    names = ('user', 'user_features', 'item', 'rating', 'time', 'place', 'padding_mask')
+    names = ('user', 'user_features', 'item', 'rating', 'time', 'position', 'padding_mask')
     items = torch.arange(len(data.items))[None]
-    def catalogue(h): return model.ask(model.encode(**{name: h[name] for name in names}), items, h['target_time'], h['target_place'])[0]
+    def catalogue(h): return model.ask(model.encode(**{name: h[name] for name in names}), items, h['target_time'], h['target_position'])[0]
     def one(h, item): return model(**{**h, 'target_item': torch.tensor([[item]])})
     def each(h, count): return [one(h, item) for item in range(count)]
     with torch.inference_mode():
@@ -373,10 +376,10 @@ def recommend_job(setting, data, calls=50, users=1000):
     "`recommend` against the model's own time for the same history, and the top 10 of many users in one call"
     recommender = untrained(data, setting.path)
     known = [int(user) for user in np.random.default_rng(0).permutation(data.users.ids)[:users]]
-    histories, items = [recommender.known(user) for user in known[:calls]], np.arange(len(data.items))
+    histories, items = [recommender.users.history(user) for user in known[:calls]], np.arange(len(data.items))
     middle = lambda function, asked: float(np.median([seconds(lambda: function(one)) * 1e3 for one in asked]))
     alone = 'the model alone (score_items)'
-    measures = {alone: lambda: middle(lambda h: score_items(recommender.network, [h], items), histories),
+    measures = {alone: lambda: middle(lambda h: recommender.network.score_items([h], items), histories),
                 f'{OURS}, recommend': lambda: middle(lambda user: recommender.recommend(user, 10), known[:calls])}
     yield from table('top 10 of the whole catalogue for one user, half of the calls', 'ms', alternate(measures, setting.repeat, 'recommend'), [alone])
     many = {f'{OURS}, recommend_many': lambda: users / seconds(lambda: recommender.recommend_many(known, 10))}
@@ -402,10 +405,10 @@ def operations(model, loss, inputs, label):
     return counter.get_total_flops()
 
 def time_to(data, device, goal, every=100):
-    "(seconds of training, best MAE of the median) of `default` by `random-windows`, measured on validation, until the goal or its last epoch"
+    "(seconds of training, best MAE of the median) of `two-stream` by `random-windows`, measured on validation, until the goal or its last epoch"
     recipe = Recipe('', 'default', 'random-windows', 10)
     split, batches, model = build(recipe, data, device)
-    config, loss = recipe.training(len(split.train)), build_loss(model.config)
+    config, loss = recipe.training(len(split.train)), model.config.compute_loss
     steps, optimizer, accelerator = config.epochs * len(batches['train']), make_optimizer(model, config), Accelerator(cpu=str(device) == 'cpu')
     averaged = average_weights(model, config.averaging, steps)
     model, optimizer, schedule = accelerator.prepare(model, optimizer, make_schedule(optimizer, config, steps))
@@ -423,7 +426,7 @@ def time_to(data, device, goal, every=100):
     return taken, best
 
 def device_job(setting, data, size=4096, goal=.6487, every=100):
-    "`default` on one device: labels per second, share of the device's peak, and time to the published MAE"
+    "`two-stream` on one device: labels per second, share of the device's peak, and time to the published MAE"
     rows, device = make_split(data, 'leave-last-out', 10).train, setting.device
     tensors, c = RatingTensors(data, device), build_config(data, 'default')
     labels = setting.windows * (1 if device == 'cpu' else 40)
@@ -431,10 +434,10 @@ def device_job(setting, data, size=4096, goal=.6487, every=100):
     seed_everything(0)
     model = build_model(data, 'default').to(device)
     inputs, label = next(iter(batches))
-    step, peak = operations(model, build_loss(c), inputs, label) / len(label), measured_peak(device, torch.float32)
+    step, peak = operations(model, c.compute_loss, inputs, label) / len(label), measured_peak(device, torch.float32)
     ways = {'float32': lambda model: model} | ({'bf16': Bf16} if device != 'cpu' else {})
     for precision, way in ways.items():
-        named = f'device, training, default, batch {size}, {precision}'
+        named = f'device, training, two-stream, batch {size}, {precision}'
         measure = lambda: packed_pass(batches, way(build_model(data, 'default').to(device)), size, device)
         measure()                                                                                                  # warm
         rates = [measure() for _ in range(setting.repeat)]
@@ -476,7 +479,7 @@ def memory_of_run(setting, preset='pytorch', length=10, step=1):
     data, recipe = load(setting.path), Recipe(str(setting.path), preset, 'random-windows', length, step, epochs=1)
     split, batches, model = build(recipe, data)
     first = FirstBatches(batches['train'], -(-setting.windows // recipe.training(len(split.train)).batch_size))
-    fit(model, first, batches['validation'], make_loss(model.config), dict(mae=MeanAbsoluteError()), recipe.training(len(split.train)))
+    fit(model, first, batches['validation'], model.config.compute_loss, dict(mae=MeanAbsoluteError()), recipe.training(len(split.train)))
     compare(data, split, {preset: (model, batches)})
     return peak_memory()
 

@@ -64,13 +64,13 @@ def start(a):
     seen_rows(data, split, 257)
     yield 'seen rows', clock(), 's'
     config = build_config(data, 'default')
-    batches = build_batches(data, split, config, training_settings('default', len(split.train))['batch_size'])
+    batches = config.batches(data, split, training_settings('default', len(split.train))['batch_size'])
     yield 'batches', clock(), 's'
     batches['train'].plan(0)
     yield 'plan of an epoch', clock(), 's'
 
 def train(a):
-    "Labels per second of the preset `default`, over steps whose batches come from all over the epoch, after a few to warm up"
+    "Labels per second of the preset `two-stream`, over steps whose batches come from all over the epoch, after a few to warm up"
     import torch
     from accelerate import Accelerator
     from bst_nbdev.data import load_prepared
@@ -85,7 +85,7 @@ def train(a):
     steps = config.epochs * len(train)
     optimizer = make_optimizer(model, config)
     schedule, averaged = make_schedule(optimizer, config, steps), average_weights(model, config.averaging, steps)
-    batches, loss, rates = iter(train), build_loss(config=model.config), []
+    batches, loss, rates = iter(train), model.config.compute_loss, []
     for n in range(a.warm_up + a.rounds):
         some = list(itertools.islice(batches, max(1, a.labels // config.batch_size)))
         if not some: break

@@ -1,4 +1,4 @@
-"""What was tried to train `default` faster, and what it gave: python benchmarks/speed.py --data ml-1m
+"""What was tried to train `two-stream` faster, and what it gave: python benchmarks/speed.py --data ml-1m
 
 First where the time goes (`profile`), then one change at a time: the model as it is and the changed one take turns, round after round, on the
 same batches, and `ratio` is the median of the rounds' ratios. What needs a process of its own (threads, allocators) gets one, and so does its baseline.
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import run
 import torch
 from accelerate import Accelerator
 from run import COLUMNS, Bf16, Planned, alternate, locate, merge, packed_pass, table
@@ -24,13 +25,14 @@ from torch import nn
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
-from bst_nbdev.core import BSTError, check_writable, device_name, progress, seed_everything, show_progress, source_commit
+from bst_nbdev.core import (BSTError, check_writable, device_name, progress, seed_everything,
+                            show_progress, source_commit)
 from bst_nbdev.data import load
-from bst_nbdev.packing import Chunks, PackedBatches, split_evenly
-from bst_nbdev.presets import build_config, build_loss, build_model, training_settings
 from bst_nbdev.sequences import RatingTensors, make_split
-from bst_nbdev.stream import QuickDropout, TwoStreamBlock
-from bst_nbdev.training import OPTIMIZERS, TrainingConfig, average_weights, make_optimizer, make_schedule
+from bst_nbdev.packing import Chunks, PackedBatches, split_evenly
+from bst_nbdev.two_stream import QuickDropout, TwoStreamBlock
+from bst_nbdev.presets import build_config, build_loss, build_model, training_settings
+from bst_nbdev.training import TrainingConfig, average_weights, make_optimizer, make_schedule, parameter_groups
 
 AS_IT_IS, BATCH = 'as it is', 1024
 PARTS = {'products of matrices': ('mm', 'addmm', 'bmm', 'baddbmm'), 'copies': ('copy_', 'cat', 'clone'),
@@ -86,11 +88,9 @@ def with_method(ground, owner, name, value):
     with replaced(owner, name, value): return train(ground)
 
 def with_optimizer(ground, **way):
-    make = lambda groups, c, cpu: torch.optim.AdamW(groups, lr=c.learning_rate, betas=(.9, c.beta2), **way)
-    before = OPTIMIZERS['adamw']
-    OPTIMIZERS['adamw'] = make
-    try: return train(ground)
-    finally: OPTIMIZERS['adamw'] = before
+    def make_adamw(model, config):
+        return torch.optim.AdamW(parameter_groups(model, config), lr=config.learning_rate, betas=(.9, config.beta2), **way)
+    with replaced(run, 'make_optimizer', make_adamw): return train(ground)  # `packed_pass` is in `run`
 
 def with_precision(ground, precision):
     before = torch.get_float32_matmul_precision()
@@ -123,7 +123,7 @@ TRIALS = {
     'float32 products in medium precision': partial(with_precision, precision='medium'),
     'bf16 (autocast)': lambda g: train(g, change=Bf16),
     'torch.compile': compiled}
-SHAPES = {f'chunks of {chunk} that carry {min_history}': (chunk, min_history) for min_history, chunks in ((9, (24, 32, 48, 64)), (128, (64, 256))) for chunk in chunks}
+SHAPES = {f'chunks of {chunk}, history of {min_history}': (chunk, min_history) for min_history, chunks in ((9, (24, 32, 48, 64)), (128, (64, 256))) for chunk in chunks}
 SIZES = (256, 512, 2048, 4096)
 
 def trials_job(ground, repeat, only):
@@ -134,7 +134,7 @@ def trials_job(ground, repeat, only):
     if len(measures) == 1: return
     for measure in measures.values(): measure(ground)                                      # warm
     found = alternate({name: partial(measure, ground) for name, measure in measures.items()}, repeat, 'trials')
-    yield from table('training default', 'labels/s', {name: values for name, values in found.items()}, [AS_IT_IS])
+    yield from table('training two-stream', 'labels/s', {name: values for name, values in found.items()}, [AS_IT_IS])
 
 # --- Where the time goes
 
@@ -143,7 +143,7 @@ def profile_job(ground, repeat, only):
     if only not in 'profile': return
     data, c = ground.data, TrainingConfig(**training_settings('default', 10**6))
     model, batches, accelerator = build_model(data, 'default'), ground.batches(), Accelerator(cpu=True)
-    optimizer, loss, averaged = make_optimizer(model, c), build_loss(model.config), average_weights(model, .1, 1000)
+    optimizer, loss, averaged = make_optimizer(model, c), model.config.compute_loss, average_weights(model, .1, 1000)
     schedule, spent = make_schedule(optimizer, c, 10**6), {}
     def section(name, function):
         start = time.perf_counter()
@@ -172,7 +172,7 @@ def profile_job(ground, repeat, only):
 # --- What needs a process of its own
 
 def worker(path, labels, threads):
-    "Labels per second of `default` for each line on stdin"
+    "Labels per second of `two-stream` for each line on stdin"
     show_progress(False)
     torch.set_num_threads(threads)
     ground = Ground(path, labels)
@@ -195,7 +195,7 @@ def processes_job(path, labels, threads, preload, repeat):
             print(file=process.stdin, flush=True)
             return float(process.stdout.readline())
         found = alternate({name: partial(measure, process) for name, process in running.items()}, repeat, 'processes')
-        yield from table('training default, in processes of their own', 'labels/s', found, [AS_IT_IS])
+        yield from table('training two-stream, in processes of their own', 'labels/s', found, [AS_IT_IS])
     finally:
         for process in running.values(): process.communicate()
 

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'SVD_SETTINGS', 'BASELINES', 'ERROR_VIEWS', 'as_rating', 'rating_scores', 'click_scores',
-           'distribution_scores', 'plot_calibration', 'TransformedMetric', 'validation_metrics', 'training_rows',
-           'GlobalMean', 'UserItemBias', 'Factorization', 'fit_baseline', 'evaluate_model', 'evaluate_baseline',
-           'compare', 'plot_comparison', 'errors_by', 'plot_errors']
+           'distribution_scores', 'plot_calibration', 'TransformedMetric', 'validation_metrics', 'init_from_split',
+           'fit_model', 'training_rows', 'GlobalMean', 'UserItemBias', 'Factorization', 'fit_baseline',
+           'evaluate_model', 'evaluate_baseline', 'compare', 'interpret_scores', 'plot_comparison', 'errors_by',
+           'plot_errors']
 
 # %% ../nbs/08_evaluation.ipynb #7d908b62
 from itertools import cycle
@@ -20,10 +21,10 @@ from torchmetrics import MeanAbsoluteError, MeanMetric, MeanSquaredError
 from torchmetrics.classification import BinaryAUROC, MulticlassCalibrationError
 
 from .core import ConfigError, check_at_least, check_choice, require_extra
-from .data import Interactions
-from .sequences import Split
-from .stream import mean_rating, median_rating, rating_index
-from .training import predict, score
+from .data import Interactions, RatingScale
+from .model import ModelConfig, SequenceModel
+from .sequences import Split, seen_rows
+from .training import TrainingConfig, fit, predict, score
 
 # %% ../nbs/08_evaluation.ipynb #2e26988f
 METRICS = ('mae_mean', 'mae', 'rmse', 'auc', 'log_loss', 'calibration_error')
@@ -34,8 +35,9 @@ def as_rating(
     on_scale: bool = False,  # The best answer that can be given as a rating: the median, or a rounded number
 ) -> torch.Tensor:  # (N,)
     "One number for each answer: the expected rating, or the best one on the scale"
-    if predictions.ndim == 2: return (median_rating if on_scale else mean_rating)(predictions, rating_values)
-    return torch.tensor(rating_values, device=predictions.device)[rating_index(predictions, rating_values)] if on_scale else predictions
+    scale = RatingScale(rating_values)
+    if predictions.ndim == 2: return scale.median(predictions) if on_scale else scale.mean(predictions)
+    return scale.round(predictions) if on_scale else predictions
 
 # %% ../nbs/08_evaluation.ipynb #4ca2f595
 def rating_scores(
@@ -73,7 +75,7 @@ def distribution_scores(
 ) -> dict[str, float]:  # log_loss and calibration_error, or nothing
     "How good the distributions are, beyond the one number that is read from them"
     if predictions.ndim != 2: return {}
-    classes = rating_index(labels, rating_values)
+    classes = RatingScale(rating_values).index(labels)
     found = score(predictions.softmax(-1), classes, dict(calibration_error=MulticlassCalibrationError(predictions.shape[1], n_bins=bins)))
     return dict(log_loss=F.cross_entropy(predictions, classes).item(), **found)
 
@@ -86,7 +88,7 @@ def plot_calibration(
 ) -> plt.Axes:  # The axes
     "How often a rating came against the chance it was given, for every rating of the scale; on the diagonal is honest"
     ax = ax or plt.subplots(figsize=(4, 4))[1]
-    chance, came = predictions.softmax(-1).cpu(), F.one_hot(rating_index(labels, rating_values), predictions.shape[1]).cpu().float()
+    chance, came = predictions.softmax(-1).cpu(), F.one_hot(RatingScale(rating_values).index(labels), predictions.shape[1]).cpu().float()
     ax.plot([0, 1], [0, 1], color='0.7')
     for k, (value, marker) in enumerate(zip(rating_values, cycle('osD^v*XP<>'))):
         parts = chance[:, k].argsort().tensor_split(10)
@@ -117,16 +119,36 @@ class TransformedMetric:
 
 # %% ../nbs/08_evaluation.ipynb #029cac9d
 def validation_metrics(
-    config,  # With objective, threshold and scale
-) -> dict:  # Name to metric; the first one decides
+    config: ModelConfig,  # Of the model that is trained
+) -> dict:  # Name to metric; `config.monitor` is among them
     "What is measured after each epoch"
     clicked = lambda p, y: (torch.sigmoid(p.double()), (y >= config.threshold).int())
     if config.objective == 'next': return dict(log_loss=TransformedMetric(MeanMetric(), lambda p, y: (-p,)))
     if config.objective == 'click': return dict(auc=TransformedMetric(BinaryAUROC(), clicked))
     read = lambda on_scale: lambda p, y: (as_rating(p, config.rating_values, on_scale), y)
     rmse = TransformedMetric(MeanSquaredError(squared=False), read(False))
-    if config.kind == 'stream': return dict(mae=TransformedMetric(MeanAbsoluteError(), read(True)), rmse=rmse)
-    return dict(mae_mean=TransformedMetric(MeanAbsoluteError(), read(False)), rmse=rmse)
+    return {config.monitor: TransformedMetric(MeanAbsoluteError(), read(config.monitor == 'mae')), 'rmse': rmse}
+
+# %% ../nbs/08_evaluation.ipynb #08e00002
+def init_from_split(
+    model: SequenceModel,  # With fresh weights
+    interactions: Interactions,  # All ratings
+    split: Split,  # Their parts
+) -> SequenceModel:  # The same model
+    "Initialise a model from the training part of a split"
+    labels = torch.as_tensor(interactions.rating[split.train])
+    return model.init_from_training(*seen_rows(interactions, split, model.config.max_history), labels)
+
+def fit_model(
+    model: SequenceModel,  # Initialised; trained in place
+    batches: dict,  # Batches of 'train' and 'validation', as `config.batches` makes them
+    config: TrainingConfig = TrainingConfig(),  # How to train
+    device: str | torch.device = 'cpu',  # Where the batches are
+    callbacks=(),  # Each a `Callback`
+) -> pd.DataFrame:  # One row per epoch, as `fit` gives it
+    "Fit a model on its batches, with its own loss, metrics and monitor"
+    c = model.config
+    return fit(model, batches['train'], batches['validation'], c.compute_loss, validation_metrics(c), config, c.monitor, device, callbacks)
 
 # %% ../nbs/08_evaluation.ipynb #3c628463
 def training_rows(
@@ -178,16 +200,13 @@ class UserItemBias:
             self.user = np.bincount(user, rest - self.item[item], len(self.user)) / (self.user_regularization + users)
         return self
 
-# %% ../nbs/08_evaluation.ipynb #6509bbc1
-def _predict_by_bias(self,
-    interactions: Interactions,  # All ratings
-    rows: np.ndarray,  # Which of them to answer (int64)
-) -> np.ndarray:  # Answers (float32)
-    "Answers for the users and items in `rows`"
-    answer = self.mean + self.user[interactions.user[rows]] + self.item[interactions.item[rows]]
-    return answer.clip(interactions.rating_values[0], interactions.rating_values[-1]).astype(np.float32)
-
-UserItemBias.predict = _predict_by_bias
+    def predict(self,
+        interactions: Interactions,  # All ratings
+        rows: np.ndarray,  # Which of them to answer (int64)
+    ) -> np.ndarray:  # Answers (float32)
+        "Answers for the users and items in `rows`"
+        answer = self.mean + self.user[interactions.user[rows]] + self.item[interactions.item[rows]]
+        return answer.clip(interactions.rating_values[0], interactions.rating_values[-1]).astype(np.float32)
 
 # %% ../nbs/08_evaluation.ipynb #dc939402
 SVD_SETTINGS = dict(n_factors=100, n_epochs=60, lr_all=.005, reg_all=.05)  # best on validation: results/svd_grid.csv
@@ -214,16 +233,13 @@ class Factorization:
         self.model.fit(self.surprise.Dataset.load_from_df(table, reader).build_full_trainset())
         return self
 
-# %% ../nbs/08_evaluation.ipynb #d36808c2
-def _predict_by_factors(self,
-    interactions: Interactions,  # All ratings
-    rows: np.ndarray,  # Which of them to answer (int64)
-) -> np.ndarray:  # Answers (float32)
-    "Answers for the users and items in `rows`"
-    pairs = zip(interactions.user[rows].tolist(), interactions.item[rows].tolist())
-    return np.array([self.model.predict(user, item).est for user, item in pairs], np.float32)
-
-Factorization.predict = _predict_by_factors
+    def predict(self,
+        interactions: Interactions,  # All ratings
+        rows: np.ndarray,  # Which of them to answer (int64)
+    ) -> np.ndarray:  # Answers (float32)
+        "Answers for the users and items in `rows`"
+        pairs = zip(interactions.user[rows].tolist(), interactions.item[rows].tolist())
+        return np.array([self.model.predict(user, item).est for user, item in pairs], np.float32)
 
 # %% ../nbs/08_evaluation.ipynb #4be14060
 BASELINES = {'global mean': GlobalMean, 'user + item bias': UserItemBias, 'SVD': Factorization, 'SVD++': lambda: Factorization('SVDpp')}
@@ -279,6 +295,20 @@ def compare(
         rows += [dict(model=name, part=part, **evaluate_model(model, batches[part], f'{name}: {part}')) for part in parts]
     if not rows: raise ConfigError('nothing to compare: give a model or a baseline')
     return pd.DataFrame(rows).assign(protocol=split.protocol).reindex(columns=['protocol', 'model', 'part', *METRICS])
+
+# %% ../nbs/08_evaluation.ipynb #08e00004
+def interpret_scores(
+    scores: torch.Tensor,  # (…, K), or (…, 1), as `SequenceModel.score_items` gives them
+    config: ModelConfig,  # For objective and scale
+) -> dict[str, np.ndarray]:  # Each (…): expected, median and p(…), or click, or probability; the first one is what to rank by
+    "Turn the scores of a model into named answers"
+    scores = scores.cpu().double()
+    if config.objective == 'next': return dict(probability=scores[..., 0].exp().numpy())
+    if config.objective == 'click': return dict(click=torch.sigmoid(scores[..., 0]).numpy())
+    if scores.shape[-1] == 1: return dict(expected=scores[..., 0].numpy())
+    expected, median = config.scale.mean(scores.float()).numpy(), config.scale.median(scores.float()).numpy()
+    probabilities = scores.softmax(-1).numpy()
+    return dict(expected=expected, median=median, **{f'p({value:g})': probabilities[..., k] for k, value in enumerate(config.rating_values)})
 
 # %% ../nbs/08_evaluation.ipynb #4e59b979
 def plot_comparison(

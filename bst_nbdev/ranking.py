@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RANKING', 'EASE_REGULARIZATION', 'RANKING_BASELINES', 'MAX_TARGETS', 'seen_before', 'target_ranks', 'ranking_scores',
-           'sampled_ranks', 'ModelScores', 'rank_targets', 'Popularity', 'Ease', 'fit_ranking_baseline',
-           'compare_ranking']
+           'sampled_ranks', 'history_before', 'ModelScores', 'rank_targets', 'Popularity', 'Ease',
+           'fit_ranking_baseline', 'compare_ranking']
 
 # %% ../nbs/08a_ranking.ipynb #08a00003
 import numpy as np
@@ -16,9 +16,9 @@ from torchmetrics import MeanMetric
 from .core import ConfigError, check_at_least, check_choice, progress, require_extra
 from .data import Interactions
 from .evaluation import training_rows
-from .packing import Chunks
-from .sequences import RatingTensors, Split
-from .stream import TwoStreamBST, mean_rating
+from .model import SequenceModel
+from .packing import History
+from .sequences import Split
 
 # %% ../nbs/08a_ranking.ipynb #08a00007
 def seen_before(
@@ -72,35 +72,40 @@ def sampled_ranks(
     return 1 + np.random.default_rng(seed).hypergeometric(ranks - 1, candidates - ranks, drawn)
 
 # %% ../nbs/08a_ranking.ipynb #08a00018
+def history_before(
+    interactions: Interactions,  # All ratings
+    row: int,  # Row number of a target
+    history_rows: np.ndarray | None = None,  # Ratings that may be history, ascending row numbers; None if all may
+    max_history: int | None = None,  # At most so many, the latest; None for all
+) -> History:  # Of the target's user
+    "Collect what a user had rated before a target"
+    user = int(interactions.user[row])
+    first = interactions.offsets[user]
+    if history_rows is None: rows = np.arange(first, row)
+    else: rows = history_rows[slice(*np.searchsorted(history_rows, (first, row)))]
+    if max_history is not None: rows = rows[-max_history:]
+    profile = tuple(int(feature.rows[user]) for feature in interactions.user_features.values())
+    return History(interactions.item[rows].astype(np.int64), interactions.rating[rows], interactions.timestamp[rows], user, profile)
+
 class ModelScores:
-    "Scores of all items by a model that reads in chunks"
+    "Scores of all items by a model, for targets of the data"
     def __init__(self,
-        model: TwoStreamBST,  # Trained, in eval mode
+        model: SequenceModel,  # Trained, in eval mode
         interactions: Interactions,  # All ratings
-        context: np.ndarray | None = None,  # Ratings that may be history, ascending row numbers; None if all may
-        pause: int | None = None,  # Ask so many seconds after the last rating; None asks when the target came
+        history_rows: np.ndarray | None = None,  # Ratings that may be history, ascending row numbers; None if all may
+        pause: int | None = None,  # Score this many seconds after the last rating; None: at the target's own time
     ):
-        if model.config.kind != 'stream':
-            raise ConfigError('only models that read in chunks can rank a catalogue: use preset default or next')
-        self.model, self.interactions, self.context, self.pause = model, interactions, context, pause
-        self.tensors = RatingTensors(interactions, model.lever.device)
+        self.model, self.interactions, self.history_rows, self.pause = model, interactions, history_rows, pause
 
-# %% ../nbs/08a_ranking.ipynb #08a01002
-@torch.inference_mode()
-def _score_rows(self,
-    rows: np.ndarray,  # Row numbers of the targets, ascending (int64, [B])
-) -> torch.Tensor:  # (B, M)
-    "What to rank by"
-    m, c = self.model, self.model.config
-    inputs, _ = Chunks(self.interactions, rows, 1, c.chunk + c.min_history, c.context, self.context, self.tensors)[torch.arange(len(rows))]
-    memory = m.encode(*(inputs[name] for name in ('user', 'user_features', 'item', 'rating', 'time', 'place', 'padding_mask')))
-    time, place = inputs['target_time'], inputs['target_place']                                                # (B, 1)
-    if self.pause is not None: time = inputs['time'].max(1, keepdim=True).values + self.pause
-    if c.objective == 'next': return m.catalogue_logits(m.query(memory, time, place)[:, 0])
-    scores = m.ask(memory, torch.arange(c.items, device=time.device).expand(len(rows), -1), time, place)       # (B, M, K)
-    return scores[..., 0] if c.objective == 'click' else mean_rating(scores, c.rating_values)
-
-ModelScores.__call__ = _score_rows
+    def __call__(self,
+        rows: np.ndarray,  # Row numbers of the targets (int64, [B])
+    ) -> torch.Tensor:  # (B, M)
+        "Score the whole catalogue for each target"
+        config, data = self.model.config, self.interactions
+        histories = [history_before(data, row, self.history_rows, config.max_history) for row in rows]
+        if self.pause is None: times = [int(data.timestamp[row]) for row in rows]
+        else: times = [int(h.time[-1]) + self.pause if len(h) else None for h in histories]
+        return config.preference(self.model.score_items(histories, np.arange(config.items), times))
 
 # %% ../nbs/08a_ranking.ipynb #08a00019
 def rank_targets(
@@ -163,15 +168,12 @@ class Ease:
         self.weights = np.asarray(model.B, np.float32)
         return self
 
-# %% ../nbs/08a_ranking.ipynb #08a01004
-def _ease_scores(self,
-    interactions: Interactions,  # All ratings
-    rows: np.ndarray,  # Row numbers of the targets (int64, [B])
-) -> np.ndarray:  # (B, M)
-    "From everything before each target"
-    return seen_before(interactions, rows)[:, 1:].astype(np.float32) @ self.weights[1:]
-
-Ease.scores = _ease_scores
+    def scores(self,
+        interactions: Interactions,  # All ratings
+        rows: np.ndarray,  # Row numbers of the targets (int64, [B])
+    ) -> np.ndarray:  # (B, M)
+        "From everything before each target"
+        return seen_before(interactions, rows)[:, 1:].astype(np.float32) @ self.weights[1:]
 
 # %% ../nbs/08a_ranking.ipynb #08a00027
 RANKING_BASELINES = {'popularity': Popularity, 'EASE': Ease}
@@ -183,7 +185,7 @@ def fit_ranking_baseline(
 ):  # A fitted baseline with `scores(interactions, rows)`
     "Fit a baseline on all ratings that are not validation or test targets"
     check_choice('baseline', name, RANKING_BASELINES)
-    if name == 'EASE' and split.context is not None:
+    if name == 'EASE' and split.history_rows is not None:
         raise ConfigError(f"EASE reads all ratings before a target, and {split.protocol} hides some of them: use another protocol")
     return RANKING_BASELINES[name]().fit(interactions, training_rows(interactions, split))
 
@@ -201,7 +203,7 @@ def compare_ranking(
     "Ranking figures of baselines and models by the split's protocol"
     methods = {name: fit_ranking_baseline(name, interactions, split) for name in baselines}
     scores = {name: lambda rows, fitted=fitted: fitted.scores(interactions, rows) for name, fitted in methods.items()}
-    scores |= {name: ModelScores(model, interactions, split.context) for name, model in models.items()}
+    scores |= {name: ModelScores(model, interactions, split.history_rows) for name, model in models.items()}
     if not scores: raise ConfigError('nothing to compare: give a model or a baseline')
     found = []
     for part in parts:

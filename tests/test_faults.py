@@ -13,20 +13,22 @@ from torchmetrics import MeanSquaredError
 
 from bst_nbdev import pipeline, sequences
 from bst_nbdev.core import ConfigError, show_progress
-from bst_nbdev.data import from_frame, read_movielens
-from bst_nbdev.evaluation import rating_scores
-from bst_nbdev.model import PRESETS, make_model
-from bst_nbdev.packing import Chunks, make_packed_batches
-from bst_nbdev.pipeline import Recipe, build, load_model, save_run, train
 from bst_nbdev.sample import make_sample
+from bst_nbdev.data import from_frame, read_movielens
 from bst_nbdev.sequences import PROTOCOLS, Windows, make_batches, make_split, window_targets
+from bst_nbdev.packing import Chunks, make_packed_batches
+from bst_nbdev.model import make_model
 from bst_nbdev.stream import make_stream_model
+from bst_nbdev.presets import PRESETS
 from bst_nbdev.training import predict, score
+from bst_nbdev.evaluation import rating_scores
+from bst_nbdev.pipeline import Recipe, build, train
+from bst_nbdev.runs import load_model, save_run
 
 PACKAGE = Path(__file__).resolve().parent.parent/'bst_nbdev'
 MODEL_FILES = [PACKAGE/f'{name}.py' for name in ('embedding', 'transformer', 'mlp', 'model', 'stream')]
 each_preset = pytest.mark.parametrize('preset', PRESETS)
-each_kind = pytest.mark.parametrize('preset', ['default', 'joint'])  # one that reads in chunks, one that reads windows
+each_kind = pytest.mark.parametrize('preset', ['default', 'single-sequence'])  # one that reads in chunks, one that reads windows
 each_protocol = pytest.mark.parametrize('protocol', PROTOCOLS)
 
 @pytest.fixture(scope='module', autouse=True)
@@ -43,7 +45,7 @@ def tiny(tmp_path_factory):
 def model_and_batch(interactions, preset, length=5, places=(0, 2, 60, 200, 500)):
     "A preset in eval mode with all its weights awake and its answers not clamped, and a batch whose first rows have short histories"
     torch.manual_seed(0)
-    model = make_model(interactions, preset, sequence_length=length).eval()
+    model = build_model(interactions, preset, sequence_length=length).eval()
     for parameter in model.parameters(): nn.init.normal_(parameter, std=.3) if parameter.ndim > 1 else None
     model.to_scale = lambda y: y
     inputs, _ = Windows(interactions, np.array(places), length)[torch.arange(len(places))]
@@ -138,7 +140,7 @@ def test_best_checkpoint_is_chosen_on_validation(tiny, protocol, preset):
 def test_training_never_meets_a_test_target(tiny, protocol, preset, monkeypatch):
     "What is given to the training loop ends in no test target."
     def fit(model, train, validation, *args, **kwargs):
-        for batches in train, validation: seen.update(getattr(batches, 'windows' if preset == 'joint' else 'chunks').targets.tolist())
+        for batches in train, validation: seen.update(getattr(batches, 'windows' if preset == 'single-sequence' else 'chunks').targets.tolist())
         return original(model, train, validation, *args, **kwargs)
     seen, original = set(), pipeline.fit
     monkeypatch.setattr(pipeline, 'fit', fit)
@@ -160,9 +162,9 @@ def test_no_hidden_rating_is_an_input(tiny, side):
 
 def test_later_ratings_are_refused_where_one_must_foresee():
     for protocol in PROTOCOLS:
-        if protocol == 'random-ratings': Recipe(protocol=protocol, context='both')
+        if protocol == 'random-ratings': Recipe(protocol=protocol, visibility='bidirectional')
         else:
-            with pytest.raises(ConfigError, match='asks to foresee'): Recipe(protocol=protocol, context='both')
+            with pytest.raises(ConfigError, match='asks to foresee'): Recipe(protocol=protocol, visibility='bidirectional')
 
 
 # --- 5. A rating of 1 erases the film
@@ -286,7 +288,7 @@ def test_unknown_users_and_films(tiny, preset):
 def test_the_stream_has_none_of_these_faults(tiny, objective):
     "Others in the batch and what is padded do not matter; a film rated 1 does, and so does its place; unknown ids get a finite answer."
     torch.manual_seed(0)
-    model = make_stream_model(tiny, width=16, objective=objective).eval()
+    model = build_model(tiny, width=16, objective=objective).eval()
     for parameter in model.parameters(): nn.init.normal_(parameter, std=.3)
     inputs, _ = Chunks(tiny, np.array([0, 2, 60, 200, 500]), chunk=1, min_history=5)[torch.arange(5)]
     answer = model(**inputs)

@@ -1,6 +1,6 @@
-"""The page of the service in a real browser: what somebody with a mouse, a keyboard or a phone sees of it.
+"""The page of the service in a real browser, used with a mouse, with a keyboard, and at the size of a phone.
 
-Needs Debian's chromium and chromium-driver, which start here by themselves; without them these tests are skipped, but not where CI is set.
+The tests start Debian's chromium and chromium-driver. Without them they are skipped, except where CI is set.
 """
 import base64
 import json
@@ -25,10 +25,11 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-COLLECTIVE_TIMEOUT = 30  # seconds that anything on the page may take
-OPTIONS = ['headless', 'no-sandbox', 'disable-gpu', 'disable-quic', 'no-first-run', 'disable-background-networking',
-           'disable-component-update', 'disable-sync', 'disable-dev-shm-usage', 'no-proxy-server']
-SERVE = 'import sys; from bst_nbdev.serve import bst_serve; sys.exit(bst_serve())'
+TIMEOUT = 30  # seconds to wait for anything on the page
+OPTIONS = ['headless', 'no-sandbox', 'disable-gpu', 'disable-quic', 'no-first-run',
+           'disable-background-networking', 'disable-component-update', 'disable-sync',
+           'disable-dev-shm-usage', 'no-proxy-server']
+SERVE = 'import sys; from bst_nbdev.cli import bst_serve; sys.exit(bst_serve())'
 DESKTOP, PHONE = (1280, 900), (360, 740)
 
 
@@ -36,18 +37,21 @@ DESKTOP, PHONE = (1280, 900), (360, 740)
 
 @pytest.fixture(scope='module')
 def address(tmp_path_factory):
-    "Where a service with a small model listens"
+    "Address of a service with a small model"
     if not (BROWSER and DRIVER): pytest.fail(MISSING)
-    from bst_nbdev.pipeline import Recipe, save_run, train
+    from bst_nbdev.pipeline import Recipe, train
+    from bst_nbdev.runs import save_run
     folder = tmp_path_factory.mktemp('page')
     save_run(train(Recipe(protocol='leave-last-out', epochs=1), device='cpu'), folder/'run')
     with open(folder/'errors.txt', 'w') as errors:
-        command = [sys.executable, '-c', SERVE, '--model', str(folder/'run'), '--port', '0', '--device', 'cpu', '--threads', '1']
+        options = ['--model', str(folder/'run'), '--port', '0', '--device', 'cpu', '--threads', '1']
+        command = [sys.executable, '-c', SERVE, *options]
         server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
         try:
-            said = next((found[1] for line in server.stdout if (found := re.search(r'look at (http://\S+)/', line))), None)
-            assert said, (folder/'errors.txt').read_text()
-            yield said
+            printed = (re.search(r'look at (http://\S+)/', line) for line in server.stdout)
+            found = next(filter(None, printed), None)
+            assert found, (folder/'errors.txt').read_text()
+            yield found[1]
         finally:
             server.terminate()
             try: server.wait(20)
@@ -56,54 +60,58 @@ def address(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def browser(address, tmp_path_factory):
-    "A browser of its own, when the service answers"
+    "Browser with a profile of its own, once the service answers"
     options = webdriver.ChromeOptions()
     options.binary_location = BROWSER
-    for option in [*OPTIONS, f"user-data-dir={tmp_path_factory.mktemp('browser')}"]: options.add_argument(f'--{option}')
+    profile = tmp_path_factory.mktemp('browser')
+    for option in [*OPTIONS, f'user-data-dir={profile}']: options.add_argument(f'--{option}')
     options.set_capability('goog:loggingPrefs', {'browser': 'ALL'})
     found = webdriver.Chrome(options, Service(DRIVER))
     try:
-        WebDriverWait(found, COLLECTIVE_TIMEOUT).until(lambda _: answers(address))
+        WebDriverWait(found, TIMEOUT).until(lambda _: answers(address))
         yield found
     finally: found.quit()
 
 def fetch(address, path):
-    "What the service answers, past any proxy"
-    with build_opener(ProxyHandler({})).open(address + path, timeout=COLLECTIVE_TIMEOUT) as answer: return json.load(answer)
+    "Response of the service, without any proxy"
+    opener = build_opener(ProxyHandler({}))
+    with opener.open(address + path, timeout=TIMEOUT) as answer: return json.load(answer)
 
 def answers(address):
-    "Whether the service answers yet"
+    "Check whether the service answers yet"
     try: return fetch(address, '/health')['status'] == 'ok'
     except OSError: return False
 
 class Page:
-    "The page as somebody sees it"
+    "Page in the browser"
     def __init__(self, browser, address): self.browser, self.address = browser, address
 
     def wait(self, condition, message=''):
-        "Until something is so"
-        return WebDriverWait(self.browser, COLLECTIVE_TIMEOUT, .05).until(lambda _: condition(), message)
+        "Wait until a condition holds"
+        return WebDriverWait(self.browser, TIMEOUT, .05).until(lambda _: condition(), message)
 
     def run(self, script, *values): return self.browser.execute_script(script, *values)
 
     def size(self, width, height):
-        "As wide and high as this"
+        "Set the size of the window"
         size = dict(width=width, height=height, deviceScaleFactor=1, mobile=False)
         self.browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', size)
 
     def open(self):
-        "Load the page, until it can be used"
+        "Load the page, and wait until it can be used"
         self.browser.get(self.address)
-        self.wait(lambda: not self.run('return document.getElementById("main").inert'), 'the page did not start')
+        usable = lambda: not self.run('return document.getElementById("main").inert')
+        self.wait(usable, 'the page did not start')
 
     def all(self, selector): return self.browser.find_elements(By.CSS_SELECTOR, selector)
     def one(self, selector): return self.browser.find_element(By.CSS_SELECTOR, selector)
     def texts(self, selector):
-        "The text of each, all at once, hidden parts too"
-        return self.run('return [...document.querySelectorAll(arguments[0])].map(node => node.textContent)', selector)
+        "Read the text of each element at the same time, hidden parts included"
+        script = 'return [...document.querySelectorAll(arguments[0])].map(node => node.textContent)'
+        return self.run(script, selector)
 
     def press(self, *keys):
-        "Keys, to whatever has the focus"
+        "Press keys in the element with the focus"
         ActionChains(self.browser).send_keys(*keys).perform()
 
     def focus(self, script): return self.run(f'return document.activeElement.{script}')
@@ -113,37 +121,40 @@ class Page:
         self.all(f'#films li:nth-child({row}) label')[rating - 1].click()
 
     def listed(self):
-        "The titles in the list, as soon as there are any"
+        "Wait for a list, and return its titles"
         return self.wait(lambda: self.texts('#list .film > .name'), 'no list')
 
     def changed(self, before):
-        "What the list holds once it differs"
-        return self.wait(lambda: (now := self.texts('#list .film')) != before and now, 'the list stayed as it was')
+        "Wait until the list differs, and return it"
+        different = lambda: (now := self.texts('#list .film')) != before and now
+        return self.wait(different, 'the list did not change')
 
     def rated(self):
-        "Titles of the rows with a rating"
-        return self.run('return [...document.querySelectorAll("#films li")].filter(row => row.querySelector(":checked"))'
+        "Read the titles of the rows with a rating"
+        return self.run('return [...document.querySelectorAll("#films li")]'
+                        '.filter(row => row.querySelector(":checked"))'
                         '.map(row => row.querySelector(".name").firstChild.textContent)')
 
     def kept(self):
-        "What the browser keeps"
+        "Read the ratings stored in the browser"
         return self.run('return JSON.parse(localStorage.getItem("ratings of sample"))')
 
     def complaints(self):
-        "What the browser's console says"
+        "Read the warnings and errors of the browser's console"
         return [line for line in self.browser.get_log('browser') if line['level'] in ('WARNING', 'SEVERE')]
 
     def picture(self, name):
-        "Keep a picture, if somebody asked for it"
+        "Save a picture, if PAGE_SCREENSHOTS names a folder"
         if not (folder := os.environ.get('PAGE_SCREENSHOTS')): return
         Path(folder).mkdir(parents=True, exist_ok=True)
-        taken = self.browser.execute_cdp_cmd('Page.captureScreenshot', dict(format='png', captureBeyondViewport=True))
+        settings = dict(format='png', captureBeyondViewport=True)
+        taken = self.browser.execute_cdp_cmd('Page.captureScreenshot', settings)
         Path(folder, f'{name}.png').write_bytes(base64.b64decode(taken['data']))
 
 @pytest.fixture
 def page(browser, address):
-    "The page, fresh"
-    browser.get('about:blank')  # so that the page of the test before can neither keep nor complain any more
+    "Freshly loaded page with empty storage"
+    browser.get('about:blank')  # so that the page of the previous test can neither store nor log any more
     browser.execute_cdp_cmd('Storage.clearDataForOrigin', dict(origin=address, storageTypes='all'))
     found = Page(browser, address)
     found.size(*DESKTOP)
@@ -153,14 +164,15 @@ def page(browser, address):
 
 @pytest.fixture
 def before_load(browser):
-    "Scripts that run before those of the page"
-    taken = []
-    def add(source): taken.append(browser.execute_cdp_cmd('Page.addScriptToEvaluateOnNewDocument', dict(source=source))['identifier'])
+    "Function that adds a script to run before those of the page"
+    added = []
+    def add(source):
+        added.append(browser.execute_cdp_cmd('Page.addScriptToEvaluateOnNewDocument', dict(source=source)))
     yield add
-    for identifier in taken: browser.execute_cdp_cmd('Page.removeScriptToEvaluateOnNewDocument', dict(identifier=identifier))
+    for script in added: browser.execute_cdp_cmd('Page.removeScriptToEvaluateOnNewDocument', script)
 
 
-# --- As it should be
+# --- Normal use
 
 @pytest.mark.parametrize('size', [DESKTOP, PHONE], ids=['desktop', 'phone'])
 def test_loads_without_complaint_and_fits(page, size):
@@ -176,12 +188,13 @@ def test_loads_without_complaint_and_fits(page, size):
     page.picture('desktop' if size == DESKTOP else 'phone')
     assert fits() and page.complaints() == []
 
-def test_asks_nobody_else(page, address):
+def test_requests_go_to_the_service_only(page, address):
     page.rate(1, 5)
     page.listed()
     names = page.run('return performance.getEntriesByType("resource").map(entry => entry.name)')
     assert {urlsplit(name).netloc for name in names} == {urlsplit(address).netloc}
-    assert {'/page/page.js', '/page/page.css', '/health', '/items', '/recommend'} <= {urlsplit(name).path for name in names}
+    paths = {urlsplit(name).path for name in names}
+    assert {'/page/page.js', '/page/page.css', '/health', '/items', '/recommend'} <= paths
 
 def test_works_by_keyboard_alone(page, address):
     film = fetch(address, '/items?limit=100')['items'][-1]  # not one of those shown at the start
@@ -189,7 +202,8 @@ def test_works_by_keyboard_alone(page, address):
     assert page.focus('id') == 'find'
     page.press(film['title'])
     page.wait(lambda: page.texts('#options li'))
-    assert page.focus('ariaExpanded') == 'true' and page.focus('getAttribute("aria-activedescendant")') is None
+    assert page.focus('ariaExpanded') == 'true'
+    assert page.focus('getAttribute("aria-activedescendant")') is None
     page.press(Keys.ARROW_DOWN)
     assert page.focus('getAttribute("aria-activedescendant")') == 'option-0'
     assert page.one('#option-0').get_attribute('aria-selected') == 'true'
@@ -211,7 +225,7 @@ def test_escape_closes_then_clears_the_search(page):
     page.press(Keys.ESCAPE)
     assert page.focus('value') == ''
     page.press('qqqqqqqq')
-    page.wait(lambda: page.texts('#found') == ['No film fits “qqqqqqqq”.'])
+    page.wait(lambda: page.texts('#found') == ['No film matches “qqqqqqqq”.'])
 
 def test_the_list_leaves_out_what_was_rated(page):
     page.rate(1, 5)
@@ -235,11 +249,13 @@ def test_a_new_rating_makes_a_new_list(page):
     assert [rating for _, rating in page.kept()] == [1, 4]
 
 def test_a_rating_can_be_removed(page):
-    page.rate(1, 5), page.rate(2, 1)
+    page.rate(1, 5)
+    page.rate(2, 1)
     page.wait(lambda: page.one('#count').text == '2 films rated' and page.listed())
     (removed, stays), before = page.rated(), page.texts('#list .film')
     page.one('#films .remove').click()
-    assert page.rated() == [stays] and removed not in ''.join(page.texts('#films li')) and page.focus('className') == 'remove'
+    assert page.rated() == [stays] and removed not in ''.join(page.texts('#films li'))
+    assert page.focus('className') == 'remove'
     page.changed(before)
     assert len(page.kept()) == 1
 
@@ -248,9 +264,11 @@ def test_says_why(page):
     page.wait(lambda: page.one('#count').text == '3 films rated' and page.listed())
     page.one('#list .film').click()
     page.wait(lambda: len(page.all('.effects li')) == 3)
-    told = page.run('return [...document.querySelectorAll(".effects .name")].map(node => node.firstChild.textContent)')
-    assert set(told) == set(page.rated())
-    numbers, sides = page.texts('.effects .number'), [bar.get_attribute('class') for bar in page.all('.effects .bar')]
+    names = page.run('return [...document.querySelectorAll(".effects .name")]'
+                     '.map(node => node.firstChild.textContent)')
+    assert set(names) == set(page.rated())
+    numbers = page.texts('.effects .number')
+    sides = [bar.get_attribute('class') for bar in page.all('.effects .bar')]
     assert sides == ['bar down' if number[0] == '−' else 'bar up' for number in numbers]
     sizes = [float(number[1:]) for number in numbers]
     assert sizes == sorted(sizes, reverse=True)
@@ -260,14 +278,16 @@ def test_says_why(page):
     assert not page.all('.why') and page.one('#list .film').get_attribute('aria-expanded') == 'false'
 
 def test_ratings_survive_a_reload(page):
-    page.rate(1, 5), page.rate(3, 2)
+    page.rate(1, 5)
+    page.rate(3, 2)
     page.wait(lambda: len(page.listed()) and page.one('#count').text == '2 films rated')
     rated, kept = page.rated(), page.kept()
     page.open()
     assert sorted(page.rated()) == sorted(rated) and page.kept() == kept and page.listed()
 
 def test_starts_again_and_brings_back(page):
-    page.rate(1, 5), page.rate(2, 4)
+    page.rate(1, 5)
+    page.rate(2, 4)
     page.listed()
     kept = page.kept()
     page.one('#again').click()
@@ -281,20 +301,21 @@ def test_starts_again_and_brings_back(page):
 def test_filters_change_the_list(page):
     page.rate(1, 5)
     page.listed()
-    before, genre, notes = page.texts('#list .film'), Select(page.one('#genre')), lambda: page.texts('#list .film > .note')
-    genre.select_by_visible_text('Western')
+    before = page.texts('#list .film')
+    notes = lambda: page.texts('#list .film > .note')
+    Select(page.one('#genre')).select_by_visible_text('Western')
     after = page.changed(before)
     assert all('Western' in note for note in notes())
     page.one('#from').send_keys('1980')
     page.changed(after)
     assert all(int(note[:4]) >= 1980 for note in notes())
     page.one('#to').send_keys('1979')
-    page.wait(lambda: page.texts('#hint') == ['No film fits these filters.'])
+    page.wait(lambda: page.texts('#hint') == ['No film matches these filters.'])
     page.run('document.getElementById("filters").reset()')
-    page.one('#least').clear()
+    page.one('#min-ratings').clear()
     page.wait(lambda: len(page.texts('#list .film')) == 10)
-    page.one('#least').send_keys('99999')
-    page.wait(lambda: page.texts('#hint') == ['No film fits these filters.'])
+    page.one('#min-ratings').send_keys('99999')
+    page.wait(lambda: page.texts('#hint') == ['No film matches these filters.'])
 
 def test_more_films(page):
     page.rate(1, 5)
@@ -305,11 +326,12 @@ def test_more_films(page):
     assert len(page.all('#films li')) == 16
 
 
-# --- As it should not be
+# --- Faults
 
 @pytest.mark.parametrize('kept', [
     '{', '7', 'null', '{"a": 1}', json.dumps('x' * 10000), '[' * 10000,
-    '[1, null, [], [1], [1, 9], [1, "5"], [{}, 5], ["", 5], [1.5, 5], [-3, 4], [1e99, 4], [987654321, 4], ["no such film", 4]]',
+    '[1, null, [], [1], [1, 9], [1, "5"], [{}, 5], ["", 5], [1.5, 5], [-3, 4], [1e99, 4], [987654321, 4], '
+    '["no such film", 4]]',
 ], ids=['cut', 'number', 'null', 'object', 'text', 'brackets', 'pairs'])
 def test_garbage_in_storage_does_no_harm(page, kept):
     page.run('localStorage.setItem("ratings of sample", arguments[0])', kept)
@@ -325,17 +347,19 @@ def test_what_is_sound_in_storage_is_used(page):
     page.rate(1, 3)
     page.wait(lambda: page.kept() == [[1, 5], [3, 3]])
 
-@pytest.mark.parametrize('broken, message', [
-    ('Promise.resolve(new Response(\'{"error": "too many"}\', {status: 503}))', 'That did not work: too many.'),
-    ('Promise.resolve(new Response("<p>", {status: 500}))', 'That did not work: the service says 500.'),
-    ('Promise.reject(new TypeError("gone"))', 'That did not work: the service does not answer.')], ids=['busy', 'broken', 'gone'])
-def test_trouble_is_told_and_loses_nothing(page, broken, message):
+FAULTS = {
+    'busy': ('Promise.resolve(new Response(\'{"error": "too many"}\', {status: 503}))', 'too many'),
+    'broken': ('Promise.resolve(new Response("<p>", {status: 500}))', 'the service says 500'),
+    'gone': ('Promise.reject(new TypeError("gone"))', 'the service does not answer')}
+
+@pytest.mark.parametrize('broken, message', FAULTS.values(), ids=FAULTS)
+def test_a_fault_is_reported_and_loses_nothing(page, broken, message):
     page.rate(1, 5)
     page.listed()
     before = page.texts('#list .film')
     page.run(f'window.kept = window.fetch; window.fetch = () => {broken}')
     page.rate(2, 1)
-    page.wait(lambda: page.texts('#trouble') == [message])
+    page.wait(lambda: page.texts('#trouble') == [f'That did not work: {message}.'])
     assert page.texts('#list .film') == before and len(page.rated()) == len(page.kept()) == 2
     assert page.one('#trouble').get_attribute('role') == 'status'
     page.run('window.fetch = window.kept')
@@ -370,7 +394,8 @@ def test_a_late_answer_changes_nothing(page):
 
 def test_titles_are_text(page):
     page.run('''window.fetch = () => Promise.resolve(new Response(JSON.stringify(
-        {items: [{item: "<b>", title: '<img src="x" onerror="window.bad = 1">', year: 0, genres: "<i>"}]})))''')
+        {items: [{item: "<b>", year: 0, genres: "<i>",
+                  title: '<img src="x" onerror="window.bad = 1">'}]})))''')
     page.press(Keys.TAB, 'x')
     page.wait(lambda: page.texts('#options li'))
     page.press(Keys.ENTER)
@@ -384,7 +409,9 @@ window.fetch = async (path, ...rest) => {
     return new Response(JSON.stringify(found));
 };'''
 
-SCALES = {'halves': ([n / 2 for n in range(1, 11)], 10), 'three': ([1, 2, 3], 3), 'numbers': ([-10, 0, 10], 0)}  # and how many are drawn
+# values of a scale, and how many stars are drawn for it
+SCALES = {'halves': ([n / 2 for n in range(1, 11)], 10), 'three': ([1, 2, 3], 3),
+          'numbers': ([-10, 0, 10], 0)}
 
 @pytest.mark.parametrize('scale, drawn', SCALES.values(), ids=SCALES)
 def test_takes_the_scale_from_the_service(page, before_load, scale, drawn, request):
@@ -402,7 +429,11 @@ def test_takes_the_scale_from_the_service(page, before_load, scale, drawn, reque
 def test_shows_chances_of_a_click(page, before_load):
     before_load(CHANGE % '''(path, found) => {
         if (path === 'health') found.objective = 'click';
-        if (path === 'recommend') for (const film of found.items) { film.click = .625; delete film.expected; delete film.distribution; }
+        if (path === 'recommend') for (const film of found.items) {
+            film.click = .625;
+            delete film.expected;
+            delete film.distribution;
+        }
     }''')
     page.open()
     page.rate(1, 5)
@@ -410,4 +441,5 @@ def test_shows_chances_of_a_click(page, before_load):
     assert page.texts('#list .answer')[0] == '63% chance'
     page.one('#list .film').click()
     page.wait(lambda: len(page.all('.effects li')) == 1)
-    assert not page.all('.chances') and page.texts('.effects .number')[0].endswith('%') and page.complaints() == []
+    assert not page.all('.chances') and page.texts('.effects .number')[0].endswith('%')
+    assert page.complaints() == []

@@ -1,22 +1,33 @@
-"""Nothing that can be sent to the service makes it fail: requests made up from its own OpenAPI document, and some that no client would send."""
+"""The service refuses what it cannot answer, and never fails.
+
+It gets chosen requests, requests made from its own OpenAPI document, and raw bytes over the wire.
+"""
+import contextlib
+import io
 import json
 import socket
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import schemathesis
+from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 
-from bst_nbdev.core import show_progress
-from bst_nbdev.explain import Recommender
-from bst_nbdev.pipeline import Recipe, save_run, train
-from bst_nbdev.service import MAX_BYTES, make_app
+from bst_nbdev.core import BSTError, ConfigError, show_progress
+from bst_nbdev.pipeline import Recipe, train
+from bst_nbdev.runs import save_run
+from bst_nbdev.recommender import Recommender
+from bst_nbdev.cli import bst_serve
+from bst_nbdev.service import MAX_BYTES, Overloaded, check_address, make_app
 
-SERVE = 'import sys; from bst_nbdev.serve import bst_serve; sys.exit(bst_serve())'
+SERVE = 'import sys; from bst_nbdev.cli import bst_serve; sys.exit(bst_serve())'
+HERE = 'http://127.0.0.1'
 
 
 @pytest.fixture(scope='module')
@@ -28,39 +39,199 @@ def run():
 
 
 @pytest.fixture(scope='module')
-def document(run):
-    "What the service says of itself"
-    return schemathesis.openapi.from_asgi('/openapi.json', make_app(Recommender.from_run(run), ('*',)))
+def recommender(run): return Recommender.from_run(run)
 
 
-OPERATIONS = [('/health', 'GET'), ('/items', 'GET'), ('/predict', 'POST'), ('/recommend', 'POST'), ('/explain', 'POST')]
+@pytest.fixture(scope='module')
+def client(recommender):
+    "A client of the service in this process"
+    app = make_app(recommender)
+    with TestClient(app, base_url=HERE, raise_server_exceptions=False) as found: yield found
+
+
+@pytest.fixture(scope='module')
+def folder(run, tmp_path_factory):
+    "The folder of the saved run"
+    return save_run(run, tmp_path_factory.mktemp('served')/'run')
+
+
+# --- Requests that are refused
+
+RATINGS = [dict(item=3, rating=5), dict(item=8, rating=5), dict(item=20, rating=1)]
+
+def one(item, rating=3): return dict(ratings=[dict(item=item, rating=rating)])
+
+def more(**fields): return dict(ratings=RATINGS, **fields)
+
+REFUSED = [
+    ('no user', {}, 422, 'give either user or ratings'),
+    ('user and ratings', more(user=1), 422, 'give either user or ratings'),
+    ('unknown user', dict(user=10**6), 404, 'no user has the id 1000000'),
+    ('unknown title', one('no such film'), 404, "no item is called 'no such film'"),
+    ('ambiguous title', one('Lighthouse'), 404, 'may be'),
+    ('empty title', one(''), 422, 'at least 1 character'),
+    ('fractional item', one(1.5), 422, 'ratings.0.item'),
+    ('huge item', one(10**400), 422, 'ratings.0.item'),
+    ('rating outside the scale', one(1, 9), 422, 'give 1 to 5'),
+    ('rating as text', one(1, '5'), 422, 'ratings.0.rating'),
+    ('rating as truth value', one(1, True), 422, 'ratings.0.rating'),
+    ('ratings as text', dict(ratings='all'), 422, 'ratings'),
+    ('too many ratings', dict(ratings=RATINGS * 200), 422, 'at most 500'),
+    ('k of 0', more(k=0), 422, 'k: '),
+    ('huge k', more(k=10**6), 422, 'k: '),
+    ('k as text', more(k='3'), 422, 'k: '),
+    ('unknown genre', more(genres=['Opera']), 422, "unknown genre 'Opera'"),
+    ('one year', more(years=[1990]), 422, 'years'),
+    ('unknown field', more(depth=3), 422, 'depth'),
+    ('unknown feature', more(profile=dict(shoe_size=43)), 422, 'shoe_size'),
+    ('unknown value of a feature', more(profile=dict(sex='Q')), 422, "unknown sex 'Q'"),
+    ('profile of a known user', dict(user=1, profile=dict(sex='F')), 422, 'the profile of a known user'),
+    ('list', [], 422, ''),
+    ('number', 7, 422, ''),
+]
+
+def check_refused(response, statuses, message=''):
+    "Check the status and the one line of an error"
+    assert response.status_code in statuses, (response.status_code, response.text)
+    assert set(response.json()) == {'error'} and message in response.json()['error'], response.text
+
+@pytest.mark.parametrize('body, status, message', [pytest.param(*row[1:], id=row[0]) for row in REFUSED])
+def test_refused(client, body, status, message):
+    check_refused(client.post('/recommend', json=body), [status], message)
+
+BODIES = [b'{', b'', b'\xff\xfe', b'{"user": NaN}', b'{"ratings": [{"item": 1, "rating": NaN}]}',
+          b'{"ratings": [{"item": 1, "rating": Infinity}]}', b'[' * 5000]
+
+@pytest.mark.parametrize('body', BODIES, ids=lambda body: repr(body[:20]))
+def test_refused_bodies(client, body):
+    response = client.post('/recommend', content=body, headers={'content-type': 'application/json'})
+    check_refused(response, [400, 422])
+
+def test_too_many_bytes_are_refused(client):
+    check_refused(client.post('/recommend', content=b' ' * (MAX_BYTES + 1)), [413], 'send less')
+    without_a_length = (b' ' * 1000 for _ in range(1000))
+    check_refused(client.post('/recommend', content=without_a_length), [413], 'send less')
+
+def test_refused_on_other_routes(client):
+    check_refused(client.get('/recommend'), [405], 'Method Not Allowed')
+    check_refused(client.post('/predict', json=more(items=[])), [422], 'items')
+    check_refused(client.post('/explain', json=more(item=10**9)), [404], 'no item has the id')
+    check_refused(client.get('/items', params=dict(limit=0)), [422], 'limit')
+
+@pytest.mark.parametrize('path', [
+    '/../../etc/passwd', '/page/../service.py', '/page/%2e%2e/service.py', '/page/..%2fservice.py',
+    '/static-offline-docs/../__init__.py', '/nothing'])
+def test_no_other_files_are_served(client, path): assert client.get(path).status_code == 404
+
+def test_other_host_names_are_refused(client):
+    assert client.get('/health', headers={'host': 'evil.example'}).status_code == 400
+
+def test_an_empty_history_is_answered(client):
+    assert len(client.post('/recommend', json=dict(ratings=[], k=2)).json()['items']) == 2
+
+
+# --- Too many requests, and the end of the service
+
+def test_overload(recommender):
+    release, app = threading.Event(), make_app(recommender, max_waiting=2)
+    batcher = lambda: app.state.service.batcher
+    with TestClient(app, base_url=HERE) as client:
+        ask = lambda: client.post('/recommend', json=dict(user=1))
+        batcher().submit((None, release.wait))
+        while not batcher().waiting.empty(): time.sleep(.01)
+        with ThreadPoolExecutor(8) as pool:
+            asked = [pool.submit(ask) for _ in range(8)]
+            while sum(future.done() for future in asked) < 6: time.sleep(.01)  # six are refused at once, two wait
+            release.set()
+            responses = [future.result() for future in asked]
+        assert sorted(response.status_code for response in responses) == [200] * 2 + [503] * 6
+        refusal = next(response for response in responses if response.status_code == 503)
+        assert refusal.headers['retry-after'] == '1' and 'try again' in refusal.json()['error']
+        assert ask().status_code == 200
+    with pytest.raises(Overloaded, match='stopping'): batcher().submit((None, release.wait))
+    with TestClient(app, base_url=HERE) as client:  # started again
+        assert client.post('/recommend', json=dict(user=1)).status_code == 200
+
+def test_a_request_does_not_wait_for_ever(recommender):
+    release, app = threading.Event(), make_app(recommender)
+    app.state.service.timeout = .1
+    with TestClient(app, base_url=HERE) as client:
+        app.state.service.batcher.submit((None, release.wait))
+        check_refused(client.post('/recommend', json=dict(user=1)), [503], 'no answer within 0.1 seconds')
+        release.set()
+
+
+# --- The command
+
+@pytest.mark.parametrize('host, port, error, message', [
+    ('127.0.0.1', 70000, ConfigError, 'port must be 1 to 65535, or 0 for any free port, got 70000'),
+    ('no.such.host.invalid', 0, BSTError, 'cannot listen on no.such.host.invalid'),
+    ('é' * 70, 0, BSTError, 'choose another --port, or --host')], ids=['port', 'host', 'no name'])
+def test_addresses_that_are_refused(host, port, error, message):
+    with pytest.raises(error, match=message): check_address(host, port)
+
+def refuses(message, *arguments):
+    "Check that `bst_serve` refuses its arguments in one line"
+    with contextlib.redirect_stderr(io.StringIO()) as errors: code = bst_serve(list(map(str, arguments)))
+    text = errors.getvalue()
+    assert (code, text.count('\n')) == (1, 1) and message in text, text
+
+def test_serve_refuses(folder, tmp_path):
+    refuses('no model given: use --model')
+    refuses('has no config.json', '--model', tmp_path/'none', '--port', 0)
+    refuses('port must be 1 to 65535', '--model', folder, '--port', 99999)
+    refuses('threads', '--model', folder, '--port', 0, '--threads', 0)
+    refuses('waiting', '--model', folder, '--port', 0, '--waiting', 0)
+    refuses('no/such', '--model', folder, '--port', 0, '--data', 'no/such')
+    with socket.create_server(('127.0.0.1', 0)) as taken:
+        refuses('choose another --port', '--model', folder, '--port', taken.getsockname()[1])
+
+def test_serve_refuses_a_changed_file(run, tmp_path):
+    folder = save_run(run, tmp_path/'run')
+    (folder/'items.csv').write_text((folder/'items.csv').read_text() + '\n')
+    refuses('items.csv is not what was saved', '--model', folder, '--port', 0)
+
+
+# --- Requests made from the OpenAPI document
+
+@pytest.fixture(scope='module')
+def document(recommender):
+    "The service's own description"
+    return schemathesis.openapi.from_asgi('/openapi.json', make_app(recommender, ('*',)))
+
+
+OPERATIONS = [('/health', 'GET'), ('/items', 'GET'), ('/predict', 'POST'), ('/recommend', 'POST'),
+              ('/explain', 'POST')]
 
 
 def test_all_operations_are_listed(document):
-    assert sorted((one.ok().path, one.ok().method.upper()) for one in document.get_all_operations()) == sorted(OPERATIONS)
+    listed = [operation.ok() for operation in document.get_all_operations()]
+    assert sorted((one.path, one.method.upper()) for one in listed) == sorted(OPERATIONS)
 
 
 @pytest.mark.parametrize('path, method', OPERATIONS)
 @pytest.mark.parametrize('mode', list(GenerationMode))
 def test_no_request_makes_it_fail(document, path, method, mode):
-    @settings(max_examples=40, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=40, deadline=None, derandomize=True, database=None,
+              suppress_health_check=list(HealthCheck))
     @given(document[path][method].as_strategy(generation_mode=mode))
     def ask(case):
         answer = case.call()
-        assert answer.status_code < 500, f'{case.method} {case.path} {case.body!r}: {answer.status_code} {answer.text}'
+        request = f'{case.method} {case.path} {case.body!r}'
+        assert answer.status_code < 500, f'{request}: {answer.status_code} {answer.text}'
         if answer.status_code >= 400: assert set(json.loads(answer.text)) == {'error'}
 
     try: ask()
-    except Unsatisfiable: assert (path, mode) == ('/health', GenerationMode.NEGATIVE)  # it takes nothing that could be wrong
+    except Unsatisfiable: assert (path, mode) == ('/health', GenerationMode.NEGATIVE)  # it has no parameter that could be wrong
 
 
-# --- As bytes over the wire
+# --- Raw bytes over the wire
 
 @pytest.fixture(scope='module')
-def port(run, tmp_path_factory):
+def port(folder):
     "A service in a process of its own"
-    folder = save_run(run, tmp_path_factory.mktemp('served')/'run')
-    command = [sys.executable, '-c', SERVE, '--model', str(folder), '--port', '0', '--device', 'cpu', '--threads', '1']
+    options = ['--model', str(folder), '--port', '0', '--device', 'cpu', '--threads', '1']
+    command = [sys.executable, '-c', SERVE, *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     line = ''
     while 'http://' not in line: line = process.stdout.readline() or pytest.fail('the service ended')
@@ -75,7 +246,7 @@ def port(run, tmp_path_factory):
 
 
 def raw(port, data):
-    "What comes back for some bytes: the first line, or nothing"
+    "The first line of the response to some bytes, or nothing"
     with socket.create_connection(('127.0.0.1', port), timeout=20) as there:
         answer = b''
         try:
@@ -83,23 +254,25 @@ def raw(port, data):
             there.shutdown(socket.SHUT_WR)
             while part := there.recv(65536): answer += part
         except TimeoutError: raise
-        except OSError: pass  # it hung up, which is an answer too
+        except OSError: pass  # the service closed the connection, which is a refusal too
     return answer.split(b'\r\n')[0].decode()
 
 
 POST = b'POST /recommend HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n'
+CLOSE = b' HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n'
 STRANGE = {
     'garbage': b'\x00\xff\x13nonsense\r\n\r\n',
-    'a length that lies': POST + b'Content-Length: 10\r\n\r\n{}',
+    'a false length': POST + b'Content-Length: 10\r\n\r\n{}',
     'a negative length': POST + b'Content-Length: -1\r\n\r\n',
     'a huge length and no body': POST + b'Content-Length: 99999999999\r\n\r\n',
-    'a chunk that lies': POST + b'Transfer-Encoding: chunked\r\n\r\nFFFFFFFF\r\n{}',
+    'a false chunk': POST + b'Transfer-Encoding: chunked\r\n\r\nFFFFFFFF\r\n{}',
     'a long header': b'GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ' + b'a' * 200_000 + b'\r\n\r\n',
-    'a path upwards': b'GET /page/../../service.py HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n',
-    'a path upwards, encoded': b'GET /page/%2e%2e%2fservice.py HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n',
+    'a path upwards': b'GET /page/../../service.py' + CLOSE,
+    'a path upwards, encoded': b'GET /page/%2e%2e%2fservice.py' + CLOSE,
     'another host': b'GET /health HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n',
-    'a method of its own': b'BREW /recommend HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n',
-    'too much': POST + b'Content-Length: %d\r\nConnection: close\r\n\r\n' % (MAX_BYTES + 1) + b' ' * (MAX_BYTES + 1),
+    'an unknown method': b'BREW /recommend' + CLOSE,
+    'too many bytes': (POST + b'Content-Length: %d\r\nConnection: close\r\n\r\n' % (MAX_BYTES + 1)
+                       + b' ' * (MAX_BYTES + 1)),
 }
 
 
@@ -107,5 +280,5 @@ STRANGE = {
 def test_strange_bytes(port, name):
     line = raw(port, STRANGE[name])
     assert not line or line.split()[1].startswith('4'), line
-    healthy = raw(port, b'GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n')
+    healthy = raw(port, b'GET /health' + CLOSE)
     assert healthy == 'HTTP/1.1 200 OK'

@@ -1,4 +1,7 @@
-"""Trackers that start a service or a database; TensorBoard's test is in nbs/07b_tracking.ipynb. Each is read with the tracker's own tools."""
+"""Test the trackers that start a service or a database; TensorBoard's test is in nbs/07c_tracking.ipynb.
+
+Each record is read with the tracker's own tools.
+"""
 import pytest
 import torch
 from torch import nn
@@ -9,32 +12,37 @@ from bst_nbdev.tracking import Tracking
 from bst_nbdev.training import TrainingConfig, fit
 
 class Toy(nn.Module):
-    "Not a BST"
+    "A linear layer"
     def __init__(self):
         super().__init__()
         self.layer = nn.Linear(4, 1)
     def forward(self, x): return self.layer(x).squeeze(-1)
 
 def tracked(name, folder):
-    "Two epochs, tracked"
+    "Train for two epochs with a tracker; return the training log"
     before = show_progress(False)
     batches = [(dict(x=torch.randn(8, 4)), torch.randn(8)) for _ in range(6)]
-    hook = Tracking(name, folder, dict(recipe=dict(data='toy')), every=2)
-    try: return fit(Toy(), batches, batches[:2], nn.functional.mse_loss, dict(mae_mean=MeanAbsoluteError()), TrainingConfig(epochs=2), callbacks=[hook])
+    tracking = Tracking(name, folder, dict(recipe=dict(data='toy')), every=2)
+    metrics, config = dict(mae_mean=MeanAbsoluteError()), TrainingConfig(epochs=2)
+    try:
+        return fit(Toy(), batches, batches[:2], nn.functional.mse_loss, metrics, config, monitor='mae_mean',
+                   callbacks=[tracking])
     finally: show_progress(before)
 
 def test_mlflow(tmp_path, monkeypatch):
     mlflow = pytest.importorskip('mlflow')
     monkeypatch.delenv('MLFLOW_TRACKING_URI', raising=False)
-    history = tracked('mlflow', tmp_path/'toy')
+    log = tracked('mlflow', tmp_path/'toy')
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path/'mlflow.db'}")
     [found] = client.search_runs([client.get_experiment_by_name('bst_nbdev').experiment_id])
-    assert found.info.status == 'FINISHED' and found.data.params['training.epochs'] == '2' and found.data.params['recipe.data'] == 'toy'
-    assert [point.value for point in client.get_metric_history(found.info.run_id, 'epoch/mae_mean')] == pytest.approx(history.mae_mean.tolist())
+    params = found.data.params
+    assert (found.info.status, params['training.epochs'], params['recipe.data']) == ('FINISHED', '2', 'toy')
+    points = client.get_metric_history(found.info.run_id, 'epoch/mae_mean')
+    assert [point.value for point in points] == pytest.approx(log.mae_mean.tolist())
     assert {'loss', 'learning_rate', 'labels_per_second'} <= set(found.data.metrics)
 
 def entries(data, block=2**15, head=7):
-    "Records of a log in LevelDB's format, as Weights & Biases writes it; what they hold is read by its own protocol"
+    "Yield the records of a Weights & Biases file (LevelDB's log format); its own protocol reads them"
     at, parts = head, []
     while at + head <= len(data):
         if block - at % block < head: at += block - at % block
@@ -47,9 +55,9 @@ def entries(data, block=2**15, head=7):
 def test_wandb_offline(tmp_path, monkeypatch):
     wandb = pytest.importorskip('wandb')
     for name in 'WANDB_MODE', 'WANDB_API_KEY': monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv('HOME', str(tmp_path))  # where a key might lie
+    monkeypatch.setenv('HOME', str(tmp_path))  # a key may be in the home folder
     tracked('wandb', tmp_path/'toy')
-    wandb.teardown()  # its service writes the end of the file when `finish` has returned already; a process waits for it when it exits
+    wandb.teardown()  # `finish` returns before the service has written the end of the file
     [file] = (tmp_path/'toy'/'wandb').glob('offline-run-*/*.wandb')
     kinds = pytest.importorskip('wandb.proto.wandb_internal_pb2')
     found = [kinds.Record.FromString(data) for data in entries(file.read_bytes())]

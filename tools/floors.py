@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
     'ground': ['core'],
-    'data': ['sample', 'data', 'movielens', 'prepared', 'out_of_core', 'splits', 'windows', 'packing'],
+    'data': ['sample', 'vocabulary', 'data', 'movielens', 'prepared', 'out_of_core', 'splits', 'windows', 'packing'],
     'network': ['embedding', 'transformer', 'mlp', 'model', 'bst', 'two_stream', 'presets'],
     'learning': ['training', 'saving', 'resume', 'tracking', 'evaluation', 'ranking', 'explain', 'pipeline', 'runs'],
     'what users touch': ['titles', 'recommender', 'onnx_export', 'cli', 'service'],

@@ -1,22 +1,22 @@
-// Rate films, see what to watch next, and why. What the service says reaches the page as text only.
+// Rate films, see what to watch next, and why. Texts of the service are inserted as text only, never as HTML.
 'use strict';
 
-const WAIT = 150;           // milliseconds of quiet before a question is asked
-const MOST = 200;           // ratings that are kept
-const STEP = 10;            // films that a list grows by
+const DEBOUNCE = 150;       // milliseconds without input before a request is sent
+const MAX_RATINGS = 200;    // ratings that are kept
+const STEP = 10;            // films added to the list at a time
 const STARTERS = 8;         // popular films to rate at the start
-const AT_ONCE = 100;        // items that the service takes or gives in one request
+const MAX_ITEMS = 100;      // items in one request to the service, or in its response
 const STAR = 'M12 2.6l2.9 6.2 6.8.8-5 4.7 1.3 6.7-6-3.3-6 3.3 1.3-6.7-5-4.7 6.8-.8z';
 const ARTICLE = /^(.*), (The|An?|Les?|La|El|Los|Las|Il|Der|Die|Das)(?= \(|$)/;
 
 const ratings = new Map();  // item -> {item, title, year, rating}, oldest first
 const rows = new Map();     // item -> its row among the films to rate
-let scale = [], clicks = false, storage = '';   // what the service told at the start
-let popular = [];           // films that many have rated
-let starters = [];          // those of them that have no row yet
-let removed = [];           // what "Start again" took away
-let wanted = STEP;          // films in the list
-let open = null;            // item whose reasons are shown
+let scale = [], clicks = false, storage = '';   // from the service, at the start
+let popular = [];           // films with the most ratings
+let starters = [];          // popular films without a row
+let removed = [];           // ratings removed by "Start again"
+let listLength = STEP;      // requested films in the list
+let open = null;            // item whose explanation is shown
 
 const $ = id => document.getElementById(id);
 
@@ -38,14 +38,14 @@ const count = (n, one, many = `${one}s`) => `${n.toLocaleString('en')} ${n === 1
 
 function debounce(work) {
   let timer;
-  return () => { clearTimeout(timer); timer = setTimeout(work, WAIT); };
+  return () => { clearTimeout(timer); timer = setTimeout(work, DEBOUNCE); };
 }
 
-// --- Asking: a channel is one kind of question, and only its newest one counts
+// --- Requests: a channel is a kind of request, and a new request cancels the one before in its channel
 
 const channels = new Map(), troubles = new Map();
 
-async function ask(channel, path, body) {
+async function send(channel, path, body) {
   channels.get(channel)?.abort();
   const mine = new AbortController();
   channels.set(channel, mine);
@@ -54,7 +54,7 @@ async function ask(channel, path, body) {
   try {
     answer = await fetch(path, {signal: mine.signal, ...post});
     found = await answer.json().catch(() => null);
-  } catch { /* told below */ }
+  } catch { /* reported below */ }
   mine.signal.throwIfAborted();
   if (!answer) throw new Error('the service does not answer');
   if (!answer.ok || !found) throw Object.assign(new Error(found?.error ?? `the service says ${answer.status}`), {status: answer.status});
@@ -87,29 +87,29 @@ function showTrouble() {
 
 $('retry').onclick = () => [...troubles.values()].forEach(({again}) => again());
 
-// --- What is kept in this browser: pairs of item and rating, and nothing of it is trusted
+// --- Stored in this browser: pairs of item and rating, which are checked when they are read
 
 function save() {
   const pairs = [...ratings.values()].map(({item, rating}) => [item, rating]);
-  try { localStorage.setItem(storage, JSON.stringify(pairs)); } catch { /* it may be full, or forbidden */ }
+  try { localStorage.setItem(storage, JSON.stringify(pairs)); } catch { /* the storage may be full or disabled */ }
 }
 
 function saved() {
   const isItem = item => Number.isSafeInteger(item) || (typeof item === 'string' && item.length > 0 && item.length <= 200);
   try {
     const kept = JSON.parse(localStorage.getItem(storage));
-    return kept.filter(pair => Array.isArray(pair) && isItem(pair[0]) && scale.includes(pair[1])).slice(-MOST);
+    return kept.filter(pair => Array.isArray(pair) && isItem(pair[0]) && scale.includes(pair[1])).slice(-MAX_RATINGS);
   } catch { return []; }
 }
 
-// The films that the service knows among these pairs
+// Keep the pairs whose films the service knows; if one is unknown, try the halves
 async function known(pairs) {
   if (!pairs.length) return [];
   const half = pairs.length >> 1;
   const halves = async () => [...await known(pairs.slice(0, half)), ...await known(pairs.slice(half))];
-  if (pairs.length > AT_ONCE) return halves();
+  if (pairs.length > MAX_ITEMS) return halves();
   try {
-    const {items} = await ask('start', 'predict', {ratings: [], items: pairs.map(([item]) => item)});
+    const {items} = await send('start', 'predict', {ratings: [], items: pairs.map(([item]) => item)});
     return items.map(({item, title, year}, n) => ({item, title, year, rating: pairs[n][1]}));
   } catch (error) {
     if (![404, 422].includes(error.status)) throw error;
@@ -131,7 +131,7 @@ function star(from, to) {
   return svg;
 }
 
-// Stars if the scale is made of whole and half ones, else its numbers
+// Stars for a scale of whole and half stars, numbers for any other
 function ratingControl(film) {
   const before = n => n ? scale[n - 1] : 0;
   const drawn = scale.every((value, n) => value - before(n) === .5 || (value - before(n) === 1 && value % 1 === 0));
@@ -176,7 +176,7 @@ function pick(film) {
 
 function rate(film, rating) {
   ratings.set(film.item, {...film, rating});
-  if (ratings.size > MOST) dropRow(ratings.keys().next().value);
+  if (ratings.size > MAX_RATINGS) dropRow(ratings.keys().next().value);
   removed = [];
   changed();
 }
@@ -196,7 +196,7 @@ function showCount() {
   $('jump').hidden = !ratings.size;
 }
 
-// Rows anew: what is rated, newest first, then what is popular
+// Draw the rows again: rated films, newest first, then popular ones
 function showFilms() {
   rows.clear();
   $('films').replaceChildren();
@@ -210,18 +210,18 @@ function showFilms() {
 const given = () => [...ratings.values()].map(({item, rating}) => ({item, rating}));
 
 function filters() {
-  const whole = (id, least, most, otherwise) => {
+  const whole = (id, min, max, otherwise) => {
     const value = Math.trunc($(id).valueAsNumber);
-    return value >= least && value <= most ? value : otherwise;
+    return value >= min && value <= max ? value : otherwise;
   };
-  const from = whole('from', 1000, 9999, 0), to = whole('to', 1000, 9999, 9999);  // a year half typed is none
+  const from = whole('from', 1000, 9999, 0), to = whole('to', 1000, 9999, 9999);  // an incomplete year is ignored
   const years = from || to < 9999 ? [from, to] : null, genre = $('genre').value;
-  return {genres: genre ? [genre] : null, years, min_ratings: whole('least', 0, 1e6, 0)};
+  return {genres: genre ? [genre] : null, years, min_ratings: whole('min-ratings', 0, 1e6, 0)};
 }
 
 const recommend = () => attempt('recommend', async () => {
   if (!ratings.size) return showList([]);
-  const {items} = await ask('recommend', 'recommend', {ratings: given(), k: wanted, exclude_seen: true, ...filters()});
+  const {items} = await send('recommend', 'recommend', {ratings: given(), k: listLength, exclude_seen: true, ...filters()});
   showList(items);
   $('news').textContent = items.length ? `${count(items.length, 'film')} in your list, first ${plain(items[0])}` : '';
 });
@@ -245,8 +245,8 @@ function showList(items) {
   $('list').replaceChildren(...items.map(entry));
   if (!items.some(({item}) => item === open)) open = null;
   $('hint').textContent = !ratings.size ? 'Your list appears here when you have rated a film.'
-    : items.length ? 'Choose a film to see why it is here.' : 'No film fits these filters.';
-  $('more').hidden = items.length < wanted || wanted >= AT_ONCE;
+    : items.length ? 'Choose a film to see why it is here.' : 'No film matches these filters.';
+  $('more').hidden = items.length < listLength || listLength >= MAX_ITEMS;
   unfold();
   if (focused) [...$('list').querySelectorAll('.film')].find(button => button.dataset.item === focused)?.focus();
 }
@@ -268,7 +268,7 @@ function unfold() {
 const explain = film => attempt('explain', async () => {
   if (panel.film?.item !== film.item) panel.replaceChildren(...chances(film));
   panel.film = film;
-  const {items} = await ask('explain', 'explain', {ratings: given(), item: film.item, k: STEP});
+  const {items} = await send('explain', 'explain', {ratings: given(), item: film.item, k: STEP});
   panel.replaceChildren(...reasons(items), ...chances(film),
     make('button', {type: 'button', onclick: () => pick(film)}, 'I have seen it: rate it'));
 });
@@ -277,7 +277,8 @@ function reasons(items) {
   const reach = Math.max(...items.map(({effect}) => Math.abs(effect)), 1e-9);
   const signed = effect => (effect < 0 ? '−' : '+') + (clicks ? `${(100 * Math.abs(effect)).toFixed(1)}%` : Math.abs(effect).toFixed(2));
   return [make('h4', {}, 'What your ratings do to it'),
-    make('p', {className: 'note'}, `How far each moves the ${clicks ? 'chance' : 'expected rating'}: up to the right, down to the left.`),
+    make('p', {className: 'note'},
+      `How far each moves the ${clicks ? 'chance' : 'expected rating'}: up to the right, down to the left.`),
     make('ul', {className: 'effects'}, ...items.map(film => {
       const bar = make('span', {className: film.effect < 0 ? 'bar down' : 'bar up'});
       bar.style.width = `${50 * Math.abs(film.effect) / reach}%`;
@@ -288,10 +289,10 @@ function reasons(items) {
 
 function chances({distribution}) {
   if (!distribution) return [];
-  const most = Math.max(...distribution);
+  const highest = Math.max(...distribution);
   return [make('h4', {}, 'How likely each rating is, in percent'), make('ol', {className: 'chances'}, ...distribution.map((share, n) => {
     const bar = make('span', {className: 'bar'});
-    bar.style.height = `${100 * share / most}%`;
+    bar.style.height = `${100 * share / highest}%`;
     return make('li', {}, make('span', {className: 'value'}, String(scale[n])), make('span', {className: 'track'}, bar),
       make('span', {className: 'number'}, String(percent(share))));
   }))];
@@ -305,15 +306,15 @@ let found = [], active = -1;
 const search = () => attempt('search', async () => {
   const query = find.value.trim();
   if (!query || document.activeElement !== find) return showFound([]);
-  const {items} = await ask('search', `items?${new URLSearchParams({query, limit: 8})}`);
+  const {items} = await send('search', `items?${new URLSearchParams({query, limit: 8})}`);
   showFound(items);
-  $('found').textContent = items.length ? `${count(items.length, 'film')} found` : `No film fits “${query}”.`;
+  $('found').textContent = items.length ? `${count(items.length, 'film')} found` : `No film matches “${query}”.`;
   $('found').classList.toggle('unseen', items.length > 0);
 });
 const searchSoon = debounce(search);
 
 function showFound(items) {
-  found = document.activeElement === find ? items : [];  // it may have left while the service thought
+  found = document.activeElement === find ? items : [];  // the focus may have moved during the request
   options.replaceChildren(...found.map((film, n) =>
     make('li', {id: `option-${n}`, role: 'option', onclick: () => choose(film)}, named(film, note(film)))));
   options.hidden = !found.length;
@@ -337,7 +338,7 @@ function choose(film) {
 
 find.oninput = () => { cancel('search'); searchSoon(); };
 find.onblur = () => { cancel('search'); showFound([]); };
-options.onmousedown = event => event.preventDefault();  // keeps the focus in the field
+options.onmousedown = event => event.preventDefault();  // keep the focus in the field
 find.onkeydown = event => {
   if (event.isComposing) return;
   const down = event.key === 'ArrowDown', n = found.length;
@@ -355,14 +356,14 @@ find.onkeydown = event => {
 
 $('filters').oninput = $('filters').onchange = () => { cancel('recommend'); recommendSoon(); };
 $('filters').onsubmit = event => event.preventDefault();
-$('more').onclick = () => { wanted = Math.min(wanted + STEP, AT_ONCE); recommend(); };
+$('more').onclick = () => { listLength = Math.min(listLength + STEP, MAX_ITEMS); recommend(); };
 $('more-films').onclick = () => addStarters(STARTERS);
 $('again').onclick = () => {
   const back = removed;
   removed = [...ratings.values()];
   ratings.clear();
   back.forEach(film => ratings.set(film.item, film));
-  wanted = STEP;
+  listLength = STEP;
   $('filters').reset();
   if (!ratings.size) showList([]);
   changed();
@@ -370,11 +371,11 @@ $('again').onclick = () => {
 };
 
 attempt('start', async () => {
-  const health = await ask('start', 'health');
+  const health = await send('start', 'health');
   [scale, clicks, storage] = [health.rating_values, health.objective !== 'rating', `ratings of ${health.data}`];
   $('genre').replaceChildren(make('option', {value: ''}, 'All'), ...health.genres.map(genre => make('option', {value: genre}, genre)));
   $('about').textContent = `${health.data}: ${count(health.items, 'film')}, ${count(health.users, 'person', 'people')}.`;
-  popular = (await ask('start', `items?limit=${AT_ONCE}`)).items;
+  popular = (await send('start', `items?limit=${MAX_ITEMS}`)).items;
   for (const film of await known(saved())) ratings.set(film.item, film);
   showFilms();
   showCount();
