@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bst_nbdev.core import BSTError, ConfigError, atomic_path, check_seed, progress, show_progress
+from bst_nbdev.core import BSTError, ConfigError, atomic_path, check_seed, progress
 
 RATINGS, USERS, FILMS = 32_000_204, 200_948, 87_585  # of ML-32M
 LEAST, BLOCK = 20, 500_000  # ratings of a user at least; ratings of a block at most (but for one user)

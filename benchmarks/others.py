@@ -9,7 +9,6 @@ learn whether a rating is 4 or more. Ours is built twice, with the feed-forward 
 import argparse
 import json
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 

@@ -10,9 +10,7 @@ Before anything is timed, the variants must have given the same result. `value` 
 median of the rounds' ratios: how many times better (faster, or smaller) the variant is than its `baseline`.
 """
 import argparse
-import ast
 import gc
-import json
 import platform
 import re
 import statistics
@@ -31,6 +29,7 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
+from naive import naive_windows
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchmetrics import MeanAbsoluteError
@@ -108,18 +107,6 @@ def must_equal(what, *pairs):
 
 # --- The usual ways, to compare with
 
-def notebook_function(notebook, name):
-    "A function that stands in a notebook without being exported, such as a naive version: so there is one copy of it only"
-    for cell in json.loads((ROOT/'nbs'/notebook).read_text(encoding='utf-8'))['cells']:
-        source = ''.join(cell['source'])
-        if cell['cell_type'] != 'code' or f'def {name}(' not in source: continue
-        found = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name == name]
-        if not found: continue
-        names = dict(np=np, pd=pd)
-        exec(compile(ast.Module(found, []), notebook, 'exec'), names)
-        return names[name]
-    raise SystemExit(f'nbs/{notebook} defines no function {name}: say in benchmarks/run.py where it stands now')
-
 class FrameDataset(Dataset):
     "As in public notebooks: a row of a DataFrame per window, looked up one by one, and a tensor for each of its fields"
     def __init__(self, inputs, label):
@@ -182,15 +169,14 @@ def naive_first_batch(user, item, rating, batch_size):
 
 def data_job(setting, data, length=4, step=2, batch_size=128):
     "The file's way into arrays of windows, and to the first batch; the naive route reads, cuts and batches once for both"
-    naive = notebook_function('01_data.ipynb', 'naive_windows')
     def by_naive_route():
         start = time.perf_counter()
-        with unpacked(setting.path) as folder: found = naive(folder, length, step)
+        with unpacked(setting.path) as folder: found = naive_windows(folder, length, step)
         middle = time.perf_counter()
         naive_first_batch(*found, batch_size)
         return middle - start, time.perf_counter() - start
 
-    with unpacked(setting.path) as folder: user, item, rating = naive(folder, length, step)
+    with unpacked(setting.path) as folder: user, item, rating = naive_windows(folder, length, step)
     data, *ours = all_windows(setting.path, length, step)
     must_equal('the windows', (data.users.decode(ours[0]), user), (data.items.decode(ours[1]), item), (ours[2], rating))
     windows = Windows(data, window_targets(data.offsets, length, step), length)
@@ -485,7 +471,7 @@ class FirstBatches:
 def memory_of_nothing(setting): return peak_memory()
 
 def memory_of_naive_route(setting, length=10, step=1):
-    with unpacked(setting.path) as folder: notebook_function('01_data.ipynb', 'naive_windows')(folder, length, step)
+    with unpacked(setting.path) as folder: naive_windows(folder, length, step)
     return peak_memory()
 
 def memory_of_run(setting, preset='pytorch', length=10, step=1):

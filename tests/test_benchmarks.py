@@ -130,13 +130,13 @@ def test_unequal_batches_are_not_timed(bench, setting, monkeypatch):
             list(job(setting, data, 'keras', 4, batch_size=256))
 
 def test_unequal_windows_are_not_timed(bench, setting, monkeypatch):
-    naive = bench.notebook_function('01_data.ipynb', 'naive_windows')
+    naive = bench.naive_windows
     def wrong(folder, length, step):
         user, item, rating = naive(folder, length, step)
         rating[-1, -1] = 6 - rating[-1, -1] or 1
         item[-1, 0] += 1
         return user, item, rating
-    monkeypatch.setattr(bench, 'notebook_function', lambda *name: wrong)
+    monkeypatch.setattr(bench, 'naive_windows', wrong)
     monkeypatch.setattr(bench, 'alternate', lambda *a, **k: pytest.fail('it was timed'))
     with pytest.raises(SystemExit, match='the windows differ'): list(bench.data_job(setting, None))
 
@@ -144,10 +144,6 @@ def test_an_archive_gives_the_same_as_a_folder(bench, setting, tmp_path):
     archive = shutil.make_archive(str(tmp_path/'sample'), 'zip', setting.path.parent, setting.path.name)
     rows = list(bench.data_job(replace(setting, path=Path(archive)), None))  # checks for itself that the windows are equal
     assert {row['variant'] for row in rows} == {bench.NAIVE, bench.OURS, f'{bench.OURS}, prepared folder'}
-
-def test_the_naive_route_is_the_one_of_the_notebook(bench):
-    assert bench.notebook_function('01_data.ipynb', 'naive_windows').__doc__.startswith('Windows of `length` ratings')
-    with pytest.raises(SystemExit, match='01_data.ipynb defines no function nothing'): bench.notebook_function('01_data.ipynb', 'nothing')
 
 
 # --- Memory
@@ -310,3 +306,23 @@ def test_speed_compares_each_trial_with_what_is(bench, tmp_path, capsys):
     for arguments, part in (['--preload', 'jemalloc=nowhere.so'], "--preload jemalloc: there is no file 'nowhere.so'"), (['--labels', '0'], '--labels is 0'):
         with pytest.raises(SystemExit): speed.main(arguments)
         assert part in capsys.readouterr().err
+
+# --- Beside busy processes
+
+def test_threads_are_measured_with_nothing_set(bench, tmp_path, monkeypatch, capsys):
+    threads, out = importlib.import_module('threads'), tmp_path/'threads.csv'
+    monkeypatch.setenv('OMP_NUM_THREADS', '1')
+    assert not [name for name in threads.environment() if name.startswith(threads.THREAD_VARIABLES)]
+    assert threads.environment(GOMP_SPINCOUNT='9')['GOMP_SPINCOUNT'] == '9'
+    figures = {False: (2., 'MAE 0.6'), True: (4., 'MAE 0.6')}
+    monkeypatch.setattr(threads, 'train', lambda busy=False, **variables: figures[busy])
+    threads.main(['--repeat', '1', '--out', str(out)])
+    rows = pd.read_csv(out).set_index('variant')
+    assert list(pd.read_csv(out)) == bench.COLUMNS and rows.loc[threads.BUSY, 'ratio'] == .5
+    figures[True] = (4., 'MAE 0.7')
+    with pytest.raises(SystemExit, match='the figures differ'): threads.main(['--repeat', '1', '--out', str(out)])
+
+def test_a_busy_process_is_stopped_again(bench):
+    threads = importlib.import_module('threads')
+    with threads.busy_process() as process: assert process.poll() is None
+    assert process.poll() is not None

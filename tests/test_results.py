@@ -27,6 +27,7 @@ OTHERS = {
                  'epoch_seconds ratio',
     'kill_resume': 'data epochs kill signal seconds exit begun saved equal',
     'speed': 'work variant value unit ratio baseline',
+    'threads': 'work variant value unit ratio baseline',
     'learning_speed': 'dataset protocol model epochs seed part step labels seconds mae',
 }
 OTHERS = {name: columns.split() for name, columns in OTHERS.items()}

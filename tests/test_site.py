@@ -1,4 +1,4 @@
-"""The site: what its checks see, by breaking a small one in each way, and what somebody can do on a page.
+"""The site: what its checks see, by breaking a small one in each way, and what a reader can do on a page.
 
 The site itself is built and checked by `python tools/docs.py` and `python tools/check_site.py --browser`. Needs the dev extra; what needs a
 browser is skipped without one, but not where CI is set.
@@ -76,6 +76,14 @@ def test_reading_sees_styles_and_an_empty_site(good, tmp_path):
     (site/'site'/'site.css').write_text('@import url("https://example.org/a.css");')
     assert check_site.static_faults(site) == ['site.css: something from elsewhere: https://example.org/a.css']
 
+def test_reading_sees_names_without_a_heading(good, tmp_path, monkeypatch):
+    (tmp_path/'bst_nbdev').mkdir()
+    names = {'bst_nbdev.two.names': ('two.html#names', ''), 'bst_nbdev.two._hidden': ('two.html#_hidden', ''),
+             'bst_nbdev.two.Lost.found': ('two.html#lost.found', '')}
+    (tmp_path/'bst_nbdev'/'_modidx.py').write_text(f"d = {dict(syms={'bst_nbdev.two': names})}")
+    monkeypatch.setattr(check_site, 'ROOT', tmp_path)
+    assert check_site.missing_names(good) == ['two.html: no heading for Lost.found']
+
 def test_what_is_not_understood_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r'\\notacommand'): make(tmp_path, markdown('$\\notacommand{x}$'))
     with pytest.raises(SystemExit, match='tabs and mermaid'): make(tmp_path, markdown('::: {.panel-tabset}\n## a\n\nb\n:::'))
@@ -91,7 +99,7 @@ def test_formulas():
 def test_pages_stand_in_their_groups():
     group = lambda source, href='x.html': pages.Page(source, href, 'x', '', {}).group
     assert group('index.ipynb', 'index.html') == ('Home',) and group('tutorials/a.ipynb') == ('Tutorials',)
-    assert group('00a_sample.ipynb') == ('The model step by step', 'The data') and group('showdoc.ipynb') == ('For reference',)
+    assert group('00a_sample.ipynb') == ('The model step by step', 'The data') and group('glossary.ipynb') == ('For reference',)
     assert group('06b_presets.ipynb')[1] == 'The network' and group('12_service.ipynb')[1] == 'Using it'
 
 

@@ -1,4 +1,4 @@
-"""What must hold for every page of the site (python tools/check_site.py, after python tools/docs.py).
+"""Check what must hold for every page of the site (after python tools/docs.py).
 
     python tools/check_site.py               # links, pictures, outputs and addresses, by reading the files
     python tools/check_site.py --browser     # the same, then every page in Chromium: wide and narrow, light and dark
@@ -11,19 +11,21 @@ import functools
 import http.server
 import json
 import re
+import runpy
 import shutil
 import sys
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from bs4 import BeautifulSoup
 
+ROOT = Path(__file__).resolve().parent.parent
 SIZES = {'desktop': (1280, 900), 'phone': (390, 844)}
-OPTIONS = ['headless', 'no-sandbox', 'disable-gpu', 'disable-quic', 'no-first-run', 'disable-background-networking', 'disable-component-update',
-           'disable-sync', 'disable-dev-shm-usage', 'no-proxy-server', 'hide-scrollbars']
+OPTIONS = ['headless', 'no-sandbox', 'disable-gpu', 'disable-quic', 'no-first-run', 'disable-background-networking',
+           'disable-component-update', 'disable-sync', 'disable-dev-shm-usage', 'no-proxy-server', 'hide-scrollbars']
 
 def report(faults: list):
     "Stop with what is wrong, if anything is"
@@ -32,11 +34,14 @@ def report(faults: list):
 
 # --- By reading
 
-def away(address: str) -> bool: return bool(re.match(r'[a-z][a-z0-9+.-]*:|//', address, flags=re.I)) and not address.startswith('data:')
+def away(address: str) -> bool:
+    "Say whether an address leads to another server"
+    return bool(re.match(r'[a-z][a-z0-9+.-]*:|//', address, flags=re.I)) and not address.startswith('data:')
 
 def page_faults(page: Path, ids: dict) -> list:
-    "What is wrong with a page"
-    soup, found = ids[page][1], []
+    "Find what is wrong with a page"
+    soup = ids[page][1]
+    found = []
     def target(address):
         file, _, anchor = unquote(address.split('?')[0]).partition('#')
         return (page.parent/file).resolve() if file else page, anchor
@@ -51,25 +56,45 @@ def page_faults(page: Path, ids: dict) -> list:
         if away(address): found.append(f'something from elsewhere: {address}')
         elif not address.startswith('data:') and not target(address)[0].is_file(): found.append(f'a missing file: {address}')
     for node in soup.select('main img'):
-        if not (node.get('alt') or '').strip(): found.append(f'a picture without words for those who cannot see it: {node.get("src", "")[:60]}')
+        if (node.get('alt') or '').strip(): continue
+        found.append(f'a picture without words for those who cannot see it: {node.get("src", "")[:60]}')
     for node in soup.select('main svg'):
-        if not (node.get('aria-label') or node.get('aria-hidden') or node.find('title') or node.get('alt')): found.append('a drawing without words')
+        words = node.get('aria-label') or node.get('aria-hidden') or node.find('title') or node.get('alt')
+        if not words: found.append('a drawing without words')
     for node in soup.select('.cell-output-error'): found.append(f'an error: {node.get_text().strip()[:80]!r}')
     for node in soup.select('.cell-output'):
-        if 'Traceback (most recent call last)' in node.get_text() and 'cell-output-error' not in node['class']: found.append('a traceback')
+        traceback = 'Traceback (most recent call last)' in node.get_text()
+        if traceback and 'cell-output-error' not in node['class']: found.append('a traceback')
     marks = [node['id'] for node in soup.select('[id]')]
     found += [f'two places with the id {mark}' for mark in sorted({mark for mark in marks if marks.count(mark) > 1})]
-    if not soup.title or not soup.title.get_text().strip() or len(soup.select('h1')) != 1: found.append('not one title and one first heading')
+    if not soup.title or not soup.title.get_text().strip() or len(soup.select('h1')) != 1:
+        found.append('not one title and one first heading')
     return found
 
 def static_faults(site: Path) -> list:  # One line for each
-    "What is wrong with the pages, as far as their files tell"
+    "Find what is wrong with the pages by reading their files"
     soups = {page.resolve(): BeautifulSoup(page.read_text(), 'html.parser') for page in sorted(site.rglob('*.html'))}
     if not soups: return [f'no pages in {site}']
     ids = {page: ({node['id'] for node in soup.select('[id]')}, soup) for page, soup in soups.items()}
     found = [f'{page.relative_to(site.resolve())}: {fault}' for page in ids for fault in page_faults(page, ids)]
+    elsewhere = re.compile(r'(?:url\(|@import\s+)["\']?((?:https?:)?//[^"\')\s]+)')
     for style in site.rglob('*.css'):
-        found += [f'{style.name}: something from elsewhere: {address}' for address in re.findall(r'(?:url\(|@import\s+)["\']?((?:https?:)?//[^"\')\s]+)', style.read_text())]
+        found += [f'{style.name}: something from elsewhere: {address}' for address in elsewhere.findall(style.read_text())]
+    return found
+
+def missing_names(site: Path) -> list:  # One line for each
+    "Find public functions, classes and methods without a heading of their own, and those that the search does not know"
+    index = runpy.run_path(str(ROOT/'bst_nbdev'/'_modidx.py'))['d']['syms']
+    searched = (site/'site'/'found.js').read_text()
+    ids, found = {}, []
+    for module, names in index.items():
+        for name, (address, _) in names.items():
+            short = name.removeprefix(f'{module}.')
+            if any(part.startswith('_') for part in short.split('.')): continue
+            page, _, anchor = address.partition('#')
+            if page not in ids: ids[page] = re.findall(r'<h[2-4] id="([^"]*)"|<section id="([^"]*)"', (site/page).read_text())
+            if not any(anchor in pair for pair in ids[page]): found.append(f'{page}: no heading for {short}')
+            elif f'["{anchor}", "{page}"' not in searched: found.append(f'{page}: the search does not know {short}')
     return found
 
 
@@ -81,7 +106,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 @contextlib.contextmanager
 def served(site: Path):
-    "The address at which the site is served, to this machine only"
+    "Serve the site to this machine only, and yield its address"
     server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=str(site)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try: yield f'http://127.0.0.1:{server.server_port}/'
@@ -91,7 +116,7 @@ def served(site: Path):
 
 @contextlib.contextmanager
 def chromium():
-    "A browser of its own"
+    "Start a browser with a profile of its own"
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
     browser, driver = shutil.which('chromium'), shutil.which('chromedriver')
@@ -113,7 +138,9 @@ LOOK = '''
 const wide = document.documentElement.scrollWidth - innerWidth, seen = [];
 if (wide > 0) {
     for (const node of document.querySelectorAll('main *')) {
-        if (node.getBoundingClientRect().right > innerWidth + 1 && !node.closest('pre, .scroll, math')) { seen.push(node.outerHTML.slice(0, 80)); if (seen.length > 2) break; }
+        if (node.getBoundingClientRect().right <= innerWidth + 1 || node.closest('pre, .scroll, math')) continue;
+        seen.push(node.outerHTML.slice(0, 80));
+        if (seen.length > 2) break;
     }
 }
 const broken = [...document.images].filter(image => image.complete && !image.naturalWidth).map(image => image.src);
@@ -121,13 +148,14 @@ return [wide, seen, broken, getComputedStyle(document.body).backgroundColor];
 '''
 
 def seen_faults(browser, address: str, ground: str, name: str) -> list:
-    "What is wrong with the page that is shown"
+    "Find what is wrong with the page that the browser shows"
     wide, nodes, broken, colour = browser.execute_script(LOOK)
     found = [f'scrolls sideways by {wide} pixels: {nodes}'] if wide > 0 else []
     found += [f'a picture that does not show: {source}' for source in broken]
     light = sum(int(part) for part in re.findall(r'\d+', colour)[:3]) > 382
     if light != (ground == 'light'): found.append(f'{colour} is not {ground}')
-    found += [f"the browser says: {line['message']}" for line in browser.get_log('browser') if line['level'] in ('WARNING', 'SEVERE')]
+    complaints = [line for line in browser.get_log('browser') if line['level'] in ('WARNING', 'SEVERE')]
+    found += [f"the browser says: {line['message']}" for line in complaints]
     for line in browser.get_log('performance'):
         message = json.loads(line['message'])['message']
         if message['method'] != 'Network.requestWillBeSent': continue
@@ -139,15 +167,17 @@ def browser_faults(
     site: Path,  # The site
     pictures: Path = None,  # Where screenshots go, if anywhere
 ) -> list:  # One line for each
-    "What is wrong with the pages when somebody looks at them, at a desk and on a phone"
+    "Find what is wrong with the pages in a browser, at a desk and on a phone"
     with served(site) as address, ThreadPoolExecutor(len(SIZES)) as two:
         return sum(two.map(lambda size: faults_at(size, site, address, pictures), SIZES), [])
 
 def faults_at(size: str, site: Path, address: str, pictures: Path) -> list:
-    "What is wrong with the pages at one of `SIZES`, light and dark"
-    faults, (width, height) = [], SIZES[size]
+    "Find what is wrong with the pages at one of `SIZES`, light and dark"
+    faults = []
+    width, height = SIZES[size]
     with chromium() as browser:
-        browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', dict(width=width, height=height, deviceScaleFactor=1, mobile=False))
+        window = dict(width=width, height=height, deviceScaleFactor=1, mobile=False)
+        browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', window)
         for page in sorted(site.rglob('*.html')):
             name = page.relative_to(site).as_posix()
             prefer(browser, 'light')
@@ -156,22 +186,23 @@ def faults_at(size: str, site: Path, address: str, pictures: Path) -> list:
             for ground in ('light', 'dark'):
                 prefer(browser, ground)
                 faults += seen_faults(browser, address, ground, f'{name} ({size}, {ground})')
-                if pictures: screenshot(browser, pictures/f"{name.removesuffix('.html').replace('/', '-')}-{size}-{ground}.png")
+                if not pictures: continue
+                screenshot(browser, pictures/f"{name.removesuffix('.html').replace('/', '-')}-{size}-{ground}.png")
     return faults
 
 def prefer(browser, ground: str):
-    "As if the machine were set to light or dark"
+    "Let the browser act as if the machine were set to light or dark"
     browser.execute_cdp_cmd('Emulation.setEmulatedMedia', dict(features=[dict(name='prefers-color-scheme', value=ground)]))
 
 def screenshot(browser, file: Path):
-    "The whole page as a picture"
+    "Write the whole page as a picture"
     file.parent.mkdir(parents=True, exist_ok=True)
     taken = browser.execute_cdp_cmd('Page.captureScreenshot', dict(format='png', captureBeyondViewport=True))
     file.write_bytes(base64.b64decode(taken['data']))
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('site', nargs='?', type=Path, default=Path(__file__).resolve().parent.parent/'_docs', help='The site (default: _docs)')
+    parser.add_argument('site', nargs='?', type=Path, default=ROOT/'_docs', help='The site (default: _docs)')
     parser.add_argument('--browser', action='store_true', help='Look at every page in Chromium')
     parser.add_argument('--screenshots', type=Path, help='Keep pictures of every page in this folder')
     args = parser.parse_args()

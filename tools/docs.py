@@ -4,8 +4,9 @@
     python tools/docs.py readme              # nbs/index.ipynb -> README.md
     python tools/docs.py readme --check      # fail if README.md is not what index.ipynb gives
 
-nbdev prepares the notebooks exactly as it does for Quarto: it hides what is marked, documents what is exported and links names in
-backticks. Then tools/pages.py draws what Quarto would. Those who have Quarto may just as well use `nbdev_docs` and `nbdev_preview`.
+nbdev prepares the notebooks exactly as it does for Quarto: it hides what is marked, documents what is exported and
+links names in backticks. Then tools/pages.py draws what Quarto would. Those who have Quarto may just as well use
+`nbdev_docs` and `nbdev_preview`.
 """
 import argparse
 import json
@@ -18,14 +19,16 @@ import nbdev.quarto as quarto
 import yaml
 from nbdev.config import get_config
 
-from check_site import report, static_faults
+from check_site import missing_names, report, static_faults
 from pages import front_matter, text, write_site
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # settings.ini names tools.showdoc, which nbdev imports
 
 
 # --- Notebooks
 
-def process_notebooks() -> tuple:  # The folder with the processed copies, and the names of the notebooks in the order of the sidebar
-    "What `nbdev_docs` does before it calls Quarto"
+def process_notebooks() -> tuple:  # Folder with the processed copies, and the notebooks' names in the order of the sidebar
+    "Do what `nbdev_docs` does before it calls Quarto"
     config = get_config()
     quarto.refresh_quarto_yml()
     doclinks._build_modidx()
@@ -36,13 +39,13 @@ def process_notebooks() -> tuple:  # The folder with the processed copies, and t
     return cache, list(flat(listed))
 
 def flat(contents):
-    "The notebooks of Quarto's sidebar, one after the other"
+    "Yield the notebooks of Quarto's sidebar, one after the other"
     for entry in contents:
         if isinstance(entry, str): yield entry
         else: yield from flat(entry['contents'])
 
 def check_errors(cache: Path):
-    "nbdev carries on when documentation cannot be made: find what it left in the pages"
+    "Find errors in the pages: nbdev does not stop when documentation cannot be made"
     bad = []
     for path in sorted(cache.rglob('*.ipynb')):
         for cell in json.loads(path.read_text())['cells']:
@@ -56,7 +59,7 @@ def check_errors(cache: Path):
 # --- README.md
 
 def output_text(output: dict) -> str:
-    "An output as Markdown"
+    "Write an output as Markdown"
     data = output.get('data', {})
     if 'text/markdown' in data: return text(data['text/markdown'])
     if 'image/png' in data: sys.exit('README: put the pictures of index.ipynb into nbs/images, not into outputs')
@@ -64,8 +67,9 @@ def output_text(output: dict) -> str:
     return '\n'.join(f'    {line}' if line else '' for line in plain.rstrip().splitlines())
 
 def readme(cache: Path) -> str:
-    "`index.ipynb` as GitHub Markdown, close to what `quarto render -t gfm` makes"
-    config, parts = get_config(), []
+    "Write `index.ipynb` as GitHub Markdown, close to what `quarto render -t gfm` makes"
+    config = get_config()
+    parts = []
     notebook = json.loads((cache/config.readme_nb).read_text())
     for cell in notebook['cells']:
         source = text(cell['source']).strip()
@@ -79,19 +83,23 @@ def readme(cache: Path) -> str:
             parts += [output_text(output) for output in cell.get('outputs', [])]
     markdown = '\n\n'.join(part for part in parts if part) + '\n'
     # README.md stands one folder above the notebooks and pictures it points to
-    return re.sub(r'\]\((?!\.\.?/)([\w./-]+\.ipynb|images/[^)\s]+)', rf']({config.nbs_path.name}/\1', markdown).replace('](../', '](')
+    inside = re.compile(r'\]\((?!\.\.?/)([\w./-]+\.ipynb|images/[^)\s]+)')
+    return inside.sub(rf']({config.nbs_path.name}/\1', markdown).replace('](../', '](')
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('what', nargs='?', default='site', choices=['site', 'readme'], help='What to build (default: %(default)s)')
-    parser.add_argument('--check', action='store_true', help='With readme: write nothing, fail if README.md is not what index.ipynb gives')
-    args, config = parser.parse_args(), get_config()
+    parser.add_argument('what', nargs='?', default='site', choices=['site', 'readme'],
+                        help='what to build (default: %(default)s)')
+    parser.add_argument('--check', action='store_true',
+                        help='with readme: write nothing, and fail if README.md is not what index.ipynb gives')
+    args = parser.parse_args()
+    config = get_config()
     cache, order = process_notebooks()
     if args.what == 'site':
         site = config.config_path/config.doc_path.name
         pages = write_site(cache, order, site)
-        report(static_faults(site))
+        report(static_faults(site) + missing_names(site))
         return print(f'{pages} pages: {site/"index.html"}')
     file, new = config.config_path/'README.md', readme(cache)
     if not args.check: file.write_text(new)

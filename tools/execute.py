@@ -2,11 +2,12 @@
 
     python tools/execute.py nbs/00_core.ipynb nbs/01_data.ipynb
     python tools/execute.py --flags notest nbs/experiments/new_user.ipynb      # cells with that flag too
-    python tools/execute.py --kernel [NOTEBOOK…]        # change nothing: run them in a Jupyter kernel and say which outputs come out differently
+    python tools/execute.py --kernel [NOTEBOOK…]     # change nothing: run them in Jupyter and name the outputs that differ
 
-Cells that `nbdev_test` skips (`#| notest`, `#| slow`, `#| eval: false`) are skipped here too and keep the outputs they have; so
-are the `nbdev_export()` cells. Outputs are cleaned afterwards, so that a second run changes nothing. With `--kernel` and no names, all
-notebooks are run as somebody runs them who opens them in Jupyter; times and rates may differ, and pictures by as much as fonts do.
+Cells that `nbdev_test` skips (`#| notest`, `#| slow`, `#| eval: false`) are skipped here too and keep the outputs
+they have; so are the `nbdev_export()` cells. Outputs are cleaned afterwards, so that a second run changes nothing.
+With `--kernel` and no names, all notebooks run as they do when they are opened in Jupyter; times and rates may
+differ, and pictures by as much as fonts do.
 """
 import argparse
 import re
@@ -23,8 +24,9 @@ from nbdev.doclinks import nbglob
 from nbdev.process import NBProcessor
 
 def left_out(path: Path, flags: tuple = ()) -> set:  # Numbers of the cells that are not run
-    "Cells that `nbdev_test` skips, but for those with one of `flags`, and those that export"
+    "Find the cells that `nbdev_test` skips, but for those with one of `flags`, and those that export"
     flags = set(get_config().tst_flags.split()) - set(flags)
+
     def skip(cell):
         found = getattr(cell, 'directives_', None) or {}
         return bool((found.get('eval:') or [''])[0].lower() == 'false' or flags & found.keys() or 'nbdev_export()' in cell.source)
@@ -36,7 +38,8 @@ def execute(
 ):
     "Run one notebook in its own folder"
     path = Path(path).resolve()
-    notebook, skipped = read_nb(path), left_out(path, flags)
+    notebook = read_nb(path)
+    skipped = left_out(path, flags)
 
     def skip(cell):  # whether to leave the cell out; the outputs of the others are made anew
         if cell.cell_type != 'code' or cell.idx_ in skipped: return True
@@ -53,12 +56,17 @@ def execute(
 
 # --- In a Jupyter kernel
 
-TIME = re.compile(r'\d[\d,.]*\s*(?:ms|µs|us|ns|s|seconds?|minutes?|min|times|×|x|it/s|examples/s|batches/s|/s|MB|GB)(?!\w)', flags=re.I)
+UNITS = 'ms|µs|us|ns|s|seconds?|minutes?|min|times|×|x|it/s|examples/s|batches/s|/s|MB|GB'
+TIME = re.compile(rf'\d[\d,.]*\s*(?:{UNITS})(?!\w)', flags=re.I)
 STAMP = re.compile(r'\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?\S*|/tmp/\S+|0x[0-9a-f]{6,}')
 
+def plain(source) -> str:
+    "Join the lines of a notebook's text, which may be one string or a list"
+    return source if isinstance(source, str) else ''.join(source or '')
+
 def outputs(cell) -> str:
-    "What a cell shows as text, without times and rates; streams that come in pieces are one"
-    shown, plain = '', lambda source: source if isinstance(source, str) else ''.join(source or '')
+    "Join what a cell shows as text, without times and rates; streams that come in pieces are one"
+    shown = ''
     for output in cell.get('outputs', []):
         data = output.get('data', {})
         if 'image/png' in data: shown += '[picture]\n'
@@ -69,15 +77,15 @@ def outputs(cell) -> str:
     return re.sub(r'[ \t]+', ' ', TIME.sub('[time]', STAMP.sub('[stamp]', re.sub(r'\x1b\[[0-9;]*m', '', shown)))).strip()
 
 def compare(before: list, after: list, skipped: set) -> list:
-    "A line for each cell that shows something else than it did"
+    "Write a line for each cell that shows something else than it did"
     found = []
     for number, (old, new) in enumerate(zip(before, after, strict=True)):
         if old['cell_type'] != 'code' or number in skipped or 'show_doc(' in ''.join(old['source']): continue
         was, is_now = outputs(old), outputs(new)
         if was == is_now: continue
-        place = next((place for place, (a, b) in enumerate(zip(was, is_now)) if a != b), min(len(was), len(is_now)))
-        start = max(place - 30, 0)
-        found.append(f'cell {number}: was {was[start:place + 60]!r}, is {is_now[start:place + 60]!r}')
+        first = next((i for i, (a, b) in enumerate(zip(was, is_now)) if a != b), min(len(was), len(is_now)))
+        start = max(first - 30, 0)
+        found.append(f'cell {number}: was {was[start:first + 60]!r}, is {is_now[start:first + 60]!r}')
     return found
 
 def run_in_kernel(
@@ -88,12 +96,14 @@ def run_in_kernel(
     import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
-    stored, skipped = nbformat.read(path, as_version=4), left_out(path)
+    stored = nbformat.read(path, as_version=4)
+    skipped = left_out(path)
     notebook = nbformat.from_dict(stored)
     notebook.metadata['kernelspec'] = dict(name='python3', display_name='Python 3', language='python')
     for number, cell in enumerate(notebook.cells):
         if number in skipped: cell.source = ''
-    try: NotebookClient(notebook, timeout=timeout, startup_timeout=300, resources={'metadata': {'path': str(path.parent)}}).execute()
+    resources = {'metadata': {'path': str(path.parent)}}
+    try: NotebookClient(notebook, timeout=timeout, startup_timeout=300, resources=resources).execute()
     except CellExecutionError as error: return [f'failed: {error.ename}: {error.evalue}']
     return compare(nbformat.read(path, as_version=4).cells, notebook.cells, skipped)
 
@@ -102,7 +112,8 @@ def main():
     parser.add_argument('notebooks', nargs='*', type=Path, help='Notebooks (with --kernel: default all)')
     parser.add_argument('--flags', default='', help='Run cells with these flags too, which tests skip')
     parser.add_argument('--kernel', action='store_true', help='Run in a Jupyter kernel, write nothing, compare outputs')
-    args, root = parser.parse_args(), get_config().config_path
+    args = parser.parse_args()
+    root = get_config().config_path
     sys.path.insert(0, str(root))
     if not args.kernel:
         if not args.notebooks: parser.error('name the notebooks to run')
@@ -110,8 +121,10 @@ def main():
         return
     faults = 0
     for path in args.notebooks or sorted(map(Path, nbglob(get_config().nbs_path))):
-        start, found = time.time(), run_in_kernel(path.resolve())
-        print(f'{path.resolve().relative_to(root)}: {"as stored" if not found else f"{len(found)} differ"} ({time.time() - start:.0f} s)', *found, sep='\n    ', flush=True)
+        start = time.time()
+        found = run_in_kernel(path.resolve())
+        verdict = f'{len(found)} differ' if found else 'as stored'
+        print(f'{path.resolve().relative_to(root)}: {verdict} ({time.time() - start:.0f} s)', *found, sep='\n    ', flush=True)
         faults += bool(found)
     if faults: sys.exit(f'{faults} notebooks show something else than is stored, or fail')
 

@@ -1,7 +1,7 @@
 """Draw the pages of the site from the notebooks that nbdev has prepared (tools/docs.py is the command).
 
-smalldocs reads Quarto's Markdown; formulas become MathML and pictures files, so that a page fetches nothing from elsewhere and may be
-opened from a disk. The look is in tools/site/.
+smalldocs reads Quarto's Markdown; formulas become MathML and pictures become files, so that a page fetches nothing
+from elsewhere and may be opened from a disk. The look is in tools/site/.
 """
 import base64
 import functools
@@ -18,7 +18,6 @@ from pathlib import Path, PurePosixPath
 
 import yaml
 import ziamath
-from fontTools import subset
 from fontTools.ttLib import TTFont
 from latex2mathml.converter import convert
 from nbdev.config import get_config
@@ -49,7 +48,7 @@ class Page:
 
     @property
     def number(self):
-        "As in the notebook's name: `06a`, or nothing"
+        "The number in the notebook's name: `06a`, or nothing"
         found = re.match(r'\d+[a-z]*(?=_)', PurePosixPath(self.source).name)
         return found[0] if found else ''
 
@@ -68,12 +67,17 @@ def text(source) -> str:  # Notebooks store text as one string or as a list of l
     return source if isinstance(source, str) else ''.join(source or '')
 
 def front_matter(notebook) -> dict:
-    "The settings nbdev writes into the first cell, made from the title cell"
+    "Read the settings that nbdev writes into the first cell, from the title cell"
     first = notebook['cells'][0]
     return (yaml.safe_load(text(first['source']).strip().strip('-')) or {}) if first['cell_type'] == 'raw' else {}
 
+def part_number(page: Page) -> int:
+    "Give each part of the sidebar its number: the notebooks first, then the folders in the order of FOLDERS"
+    part = page.group[0]
+    return list(FOLDERS.values()).index(part) + 1 if part in FOLDERS.values() else 0
+
 def read_pages(cache: Path, order: list) -> list:
-    "The pages in the order of the sidebar"
+    "Read the pages in the order of the sidebar"
     found = []
     for source in order:
         notebook = json.loads((cache/source).read_text())
@@ -83,19 +87,19 @@ def read_pages(cache: Path, order: list) -> list:
         found.append(Page(source, href, front.get('title', PurePosixPath(source).stem), front.get('description', ''), notebook))
     names = [page.href for page in found]
     if len(set(names)) < len(names): sys.exit(f'two notebooks have the same page name: {sorted(names)}')
-    return sorted(found, key=lambda page: (page.group[0] == LAST, list(FOLDERS.values()).index(page.group[0]) + 1
-                                           if page.group[0] in FOLDERS.values() else 0))  # a stable sort: the rest as it was
+    return sorted(found, key=lambda page: (page.group[0] == LAST, part_number(page)))  # a stable sort: the rest as it was
 
 def unlink_code(markdown: str) -> str:
     "Take nbdev's links out of fenced code, where they would be shown as they are"
-    lines, fenced = [], False
+    lines = []
+    fenced = False
     for line in markdown.splitlines(True):
         if line.startswith('```'): fenced = not fenced
         lines.append(re.sub(r'\[(`[^`]+`)\]\([^)]*\)', r'\1', line) if fenced else line)
     return ''.join(lines)
 
 def without_badges(markdown: str) -> str:
-    "A badge is a picture from elsewhere: a link with its words does as well"
+    "Replace a badge, which is a picture from elsewhere, by a link with its words"
     return re.sub(r'\[!\[([^\]]*)\]\(https?://[^)]*\)\]\(([^)]*)\)', r'[\1](\2){.badge-link}', markdown)
 
 
@@ -104,45 +108,32 @@ def without_badges(markdown: str) -> str:
 FORMULA = re.compile(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</span>', flags=re.S)
 
 def mathml(latex: str, display: str) -> str:
-    "A formula as MathML, which browsers draw and read out by themselves"
+    "Write a formula as MathML, which browsers draw and read out by themselves"
     latex = re.sub(r'\\[Bb]igg?(?=\\[lr](floor|ceil))', '', latex)  # latex2mathml leaves these as they are written
     made = convert(latex, display='block' if display == 'display' else 'inline')
     letter = r'<mi mathvariant="normal">(\w)</mi>'
-    joined = re.sub(rf'{letter}(?:{letter})+', lambda run: f"<mi>{''.join(re.findall(letter, run[0]))}</mi>", made)  # a word is one symbol
+    one_symbol = lambda run: f"<mi>{''.join(re.findall(letter, run[0]))}</mi>"  # a word
+    joined = re.sub(rf'{letter}(?:{letter})+', one_symbol, made)
     joined = joined.replace('<mo>&#x0221E;</mo>', '<mi>&#x0221E;</mi>')  # infinity is no operator, and needs no room around it
-    if found := re.search(r'\\[A-Za-z]+', joined): raise ValueError(f'{found[0]} in the formula {latex} is not understood: write it in another way')
+    if found := re.search(r'\\[A-Za-z]+', joined):
+        raise ValueError(f'{found[0]} in the formula {latex} is not understood: write it in another way')
     return joined
 
 def drawn_formulas(body: str) -> str:
+    "Replace the formulas of a page by MathML"
     return FORMULA.sub(lambda found: mathml(html.unescape(found[2]).strip(), found[1]), body)
 
-def write_font(pages: list, file: Path):
-    "The letters that formulas need, out of STIX Two Math (SIL Open Font License), so that they look the same in every browser"
-    used = set().union(*(map(ord, html.unescape(re.sub(r'<[^>]*>', '', math))) for page in pages
-                         for math in re.findall(r'<math.*?</math>', page.body, flags=re.S)))
-    if not used: return
-    letters = set(range(32, 127)) | used | {0x221A}  # and the root, which MathML writes as an element
-    letters |= {point for letter in map(chr, letters) for point in italic(letter)}
-    options = subset.Options(flavor='woff', name_IDs=['*'], layout_features=['*'], notdef_outline=True, drop_tables=['DSIG'])
-    font = TTFont(Path(ziamath.__file__).parent/'fonts'/'STIXTwoMath-Regular.ttf', lazy=True)
-    maker = subset.Subsetter(options)
-    maker.populate(unicodes=letters)
-    maker.subset(font)
+def write_font(file: Path):
+    "Write STIX Two Math (SIL Open Font License) as a web font, so that formulas look the same in every browser"
+    font = TTFont(Path(ziamath.__file__).parent/'fonts'/'STIXTwoMath-Regular.ttf')
     font.flavor = 'woff'
     font.save(file)
-
-def italic(letter: str):
-    "The letter as a single variable is drawn: in mathematical italics"
-    starts = {'A': 0x1D434, 'a': 0x1D44E, 'Α': 0x1D6E2, 'α': 0x1D6FC}
-    for first, start in starts.items():
-        place = ord(letter) - ord(first)
-        if 0 <= place < 26: yield 0x210E if letter == 'h' else start + place
 
 
 # --- Pictures, tables and links
 
 def picture_files(body: str, site: Path, up: str) -> str:
-    "Pictures out of the page into files, with their size, so that nothing jumps while they load"
+    "Move pictures out of the page into files, and note their size, so that nothing jumps while they load"
     def one(found):
         data = base64.b64decode(found[2])
         name = f'images/{hashlib.sha256(data).hexdigest()[:16]}.{found[1].partition("+")[0]}'
@@ -153,7 +144,7 @@ def picture_files(body: str, site: Path, up: str) -> str:
     return re.sub(r'src="data:image/([\w+]+);base64,([^"]+)"', one, body)
 
 def finished(page: Page, site: Path) -> str:
-    "What smalldocs leaves to the page around it"
+    "Do what smalldocs leaves to the page around it"
     body = picture_files(drawn_formulas(page.body), site, page.up)
     body = body.replace('<div class="sd-table">', '<div class="scroll">')
     body = re.sub(r'(?<!<div class="scroll">\n)(<table\b[^>]*>.*?</table>)', r'<div class="scroll">\1</div>', body, flags=re.S)
@@ -161,14 +152,16 @@ def finished(page: Page, site: Path) -> str:
     body = re.sub(r' ?style="float:right; font-size:smaller"', ' class="source-link"', body)
     body = re.sub(r'<i class="bi[^"]*"[^>]*></i>', '', body)
     body = body.replace('title="Copy to Clipboard" class="code-copy-button"', 'type="button" class="copy" hidden')
-    body = re.sub(r'(<h([2-4]) id="([^"]*)"[^>]*>)(.*?)</h\2>', r'\1\4<a class="anchor" href="#\3" aria-label="Link to this section">#</a></h\2>', body)
+    anchor = '<a class="anchor" href="#{}" aria-label="Link to this section">#</a>'
+    body = re.sub(r'(<h([2-4]) id="([^"]*)"[^>]*>)(.*?)</h\2>', r'\1\4' + anchor.format(r'\3') + r'</h\2>', body)
     body = re.sub(r'<section id="([^"]*)" class="level\d">\s*<h([2-4])\b([^>]*)>(.*?)</h\2>',
-                  r'<section id="\1"><h\2\3>\4<a class="anchor" href="#\1" aria-label="Link to this section">#</a></h\2>', body)
+                  r'<section id="\1"><h\2\3>\4' + anchor.format(r'\1') + r'</h\2>', body)
     return body.replace('<!-- WARNING: THIS FILE WAS AUTOGENERATED! DO NOT EDIT! -->\n', '')
 
 def linker(page: Page, pages: list, folder: Path, site: Path):
-    "What turns the links of a notebook into links of its page"
-    config, by_source = get_config(), {other.source: other.href for other in pages}
+    "Make the function that turns the links of a notebook into links of its page"
+    config = get_config()
+    by_source = {other.source: other.href for other in pages}
     published = f'{config.doc_host}{config.doc_baseurl}/'
 
     def link(href, kind):
@@ -185,7 +178,7 @@ def linker(page: Page, pages: list, folder: Path, site: Path):
     return link
 
 def fill(page: Page, pages: list, folder: Path, site: Path):
-    "The body of a page, its headings, and what may be found in it"
+    "Write the body of a page, its headings, and what may be found in it"
     for cell in page.notebook['cells']:
         if cell['cell_type'] == 'markdown': cell['source'] = without_badges(unlink_code(text(cell['source'])))
         for output in cell.get('outputs', []):
@@ -197,7 +190,8 @@ def fill(page: Page, pages: list, folder: Path, site: Path):
     if faults: sys.exit('\n'.join(faults))
     env = {'title': page.title, 'link': linker(page, pages, folder, site), 'symbols': {}, 'code_copy': True}
     page.body = render(markdown, env)
-    if 'panel-tabset' in page.body or 'class="mermaid"' in page.body: sys.exit(f'{page.source}: tabs and mermaid need scripts this site does not have')
+    if 'panel-tabset' in page.body or 'class="mermaid"' in page.body:
+        sys.exit(f'{page.source}: tabs and mermaid need scripts this site does not have')
     page.body = finished(page, site)
     page.headings, page.search = env.get('headings', []), env.get('search', [])
 
@@ -207,51 +201,57 @@ def fill(page: Page, pages: list, folder: Path, site: Path):
 def escape(value) -> str: return html.escape(str(value))
 
 def inline(markdown: str) -> str:
-    "A sentence of a title cell as HTML"
+    "Write a sentence of a title cell as HTML"
     return re.sub(r'^<p>|</p>\s*$', '', drawn_formulas(render(markdown, {'symbols': {}}).strip()))
 
 def plain(markdown: str) -> str: return html.unescape(re.sub(r'<[^>]+>', '', inline(markdown)))
 
 def sidebar(page: Page, pages: list) -> str:
-    "All pages in their groups"
-    parts, shown, within = [], None, None
+    "List all pages in their groups"
+    parts = []
+    shown = within = None
     for other in pages:
         group, *step = other.group
         if group != shown: parts.append(f'{"</ol></section>" if shown else ""}<section><h2>{escape(group)}</h2><ol>')
         if step and step[0] != within: parts.append(f'<li class="step" role="presentation">{escape(step[0])}</li>')
-        shown, within = group, step[0] if step else None
+        shown = group
+        within = step[0] if step else None
         here = ' aria-current="page"' if other is page else ''
         number = f'<span class="number">{escape(other.number)}</span> ' if other.number else ''
         parts.append(f'<li><a href="{page.up}{other.href}"{here}>{number}{escape(other.title)}</a></li>')
     return ''.join(parts) + '</ol></section>'
 
 def contents(page: Page) -> str:
-    "What stands on the page: sections, and names"
+    "List what stands on the page: sections, and names"
     rows = [head for head in page.headings if head['level'] in (2, 3)]
-    links = ''.join(f'<li class="level{head["level"]}"><a href="#{escape(head["id"])}">{head.get("html") or escape(head["text"])}</a></li>' for head in rows)
+    def entry(head):
+        words = head.get('html') or escape(head['text'])
+        return f'<li class="level{head["level"]}"><a href="#{escape(head["id"])}">{words}</a></li>'
+    links = ''.join(map(entry, rows))
     return f'<nav id="contents" aria-label="On this page"><h2>On this page</h2><ul>{links}</ul></nav>' if rows else '<div></div>'
 
 def neighbours(page: Page, pages: list) -> str:
-    "The page before and the page after"
-    place = pages.index(page)
+    "Link the page before and the page after"
+    number = pages.index(page)
     def one(other, words, rel):
         return f'<a rel="{rel}" href="{page.up}{other.href}"><span>{words}</span> {escape(other.title)}</a>'
-    before = one(pages[place - 1], 'Previous', 'prev') if place else '<span></span>'
-    after = one(pages[place + 1], 'Next', 'next') if place + 1 < len(pages) else ''
+    before = one(pages[number - 1], 'Previous', 'prev') if number else '<span></span>'
+    after = one(pages[number + 1], 'Next', 'next') if number + 1 < len(pages) else ''
     return f'<nav class="neighbours" aria-label="Previous and next page">{before}{after}</nav>'
 
 @functools.cache
 def template() -> str: return (ASSETS/'page.html').read_text()
 
 def whole(page: Page, pages: list) -> str:
-    "The page as a file"
+    "Fill the template with a page"
     config = get_config()
     title = config.title if page.href == 'index.html' else f'{plain(page.title)} – {config.title}'
-    values = dict(title=escape(title), description=escape(plain(page.description)), up=page.up, site=escape(config.title), repository=escape(config.git_url),
-                  heading=inline(page.title), number=f'<span class="number">{escape(page.number)}</span> ' if page.number else '',
-                  lead=f'<p class="lead">{inline(page.description)}</p>' if page.description else '', body=page.body, sidebar=sidebar(page, pages),
-                  contents=contents(page), neighbours=neighbours(page, pages),
-                  notebook=escape(f'{config.git_url}/blob/{config.branch}/{config.nbs_path.name}/{page.source}'), source=escape(page.source))
+    values = dict(title=escape(title), description=escape(plain(page.description)), up=page.up, site=escape(config.title),
+                  repository=escape(config.git_url), heading=inline(page.title), body=page.body, source=escape(page.source),
+                  number=f'<span class="number">{escape(page.number)}</span> ' if page.number else '',
+                  lead=f'<p class="lead">{inline(page.description)}</p>' if page.description else '',
+                  sidebar=sidebar(page, pages), contents=contents(page), neighbours=neighbours(page, pages),
+                  notebook=escape(f'{config.git_url}/blob/{config.branch}/{config.nbs_path.name}/{page.source}'))
     return re.sub(r'\{\{(\w+)\}\}', lambda found: values[found[1]], template())
 
 def write_site(
@@ -267,10 +267,11 @@ def write_site(
     for page in pages:
         (site/page.href).parent.mkdir(parents=True, exist_ok=True)
         (site/page.href).write_text(whole(page, pages))
-    write_font(pages, site/'site'/'math.woff')
+    write_font(site/'site'/'math.woff')
     for asset in ASSETS.iterdir():
         if asset.suffix in ('.css', '.js', '.svg'): shutil.copy(asset, site/'site')
-    found = [[part['id'], page.href, page.title, part.get('title') or part.get('section') or '', part['text']] for page in pages for part in page.search]
+    found = [[part['id'], page.href, page.title, part.get('title') or part.get('section') or '', part['text']]
+             for page in pages for part in page.search]
     (site/'site'/'found.js').write_text(f'window.found = {json.dumps(found, ensure_ascii=False)};\n')
     (site/'.nojekyll').touch()
     return len(pages)

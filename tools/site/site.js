@@ -3,7 +3,7 @@
 const root = document.documentElement, one = selector => document.querySelector(selector), all = selector => [...document.querySelectorAll(selector)];
 const keep = (name, value) => { try { localStorage.setItem(name, value); } catch { /* a private window keeps nothing */ } };
 
-// --- Light or dark: as the machine has it, until somebody chooses
+// --- Light or dark: as the machine has it, until the reader chooses
 one('#theme').addEventListener('click', () => {
     const dark = getComputedStyle(root).colorScheme === 'dark';
     root.dataset.theme = dark ? 'light' : 'dark';
@@ -36,7 +36,7 @@ const worth = (words, [, , title, section, text]) => {
     let sum = 0;
     const [t, s, all] = [title, section, text].map(part => part.toLowerCase());
     for (const word of words) {
-        const found = (s === word ? 60 : s.startsWith(word) ? 25 : s.includes(word) ? 12 : 0)
+        const found = (s === word || s.endsWith(`.${word}`) ? 60 : s.startsWith(word) ? 25 : s.includes(word) ? 12 : 0)
             + (t === word ? (section ? 6 : 50) : t.includes(word) ? 4 : 0) + Math.min(all.split(word).length - 1, 5);
         if (!found) return 0;
         sum += found;
