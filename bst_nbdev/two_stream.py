@@ -19,8 +19,8 @@ from torch.nn import functional as F
 from .core import ConfigError, check_at_least, check_choice
 from .embedding import EmbedRating, ItemEmbedding, UserEmbedding, log_bucket
 from .heads import ClickHead, Head, NextItemHead, RatingHead
-from .model import (ModelConfig, SequenceModel, check_on_scale, check_rates, check_scale, click_loss,
-                             data_sizes, mark_known)
+from .model import (ModelConfig, SequenceModel, check_on_scale, check_rates, check_scale,
+                             click_loss, data_sizes, mark_known)
 from .packing import VISIBILITIES, History, collate, make_packed_batches, visible
 from .transformer import QuickDropout, feed_forward
 
@@ -95,7 +95,8 @@ class StreamBias(RelativeBias):
         padding_mask: torch.Tensor,  # True where padded (B, S)
     ) -> list:  # For each layer but the last (H, B, 1+S, 1+S), or None if there the tokens do not attend to each other
         "Look up the bias of histories to themselves"
-        if self.layers == 1 or self.visibility == 'bidirectional': return [None] * (self.layers - 1)
+        if self.layers == 1: return []
+        if self.visibility == 'bidirectional': return [None] * (self.layers - 1)
         sees = visible(position, padding_mask, position + 1)                                   # itself too
         index = self.bucket_index(sees, position, position, time, time)                        # (B, S, 1+S)
         index = F.pad(index, (0, 0, 1, 0))                                                     # (B, 1+S, 1+S)
@@ -379,6 +380,11 @@ class TwoStreamBST(SequenceModel):
         "Table of items"
         return self.streams.item
 
+    def name_part(self, name):
+        "Name the part of the model that a weight belongs to"
+        owner, part, *_ = name.split('.')
+        return part, type(getattr(getattr(self, owner), part)).__name__
+
     def encode(self,
         **batch,  # A batch of `Chunks` or `collate`, by the names of `TwoStreamTransformer.encode`; targets are not read
     ) -> Memory:  # For `decode`
@@ -437,15 +443,6 @@ def init_from_training(self: TwoStreamBST,
     mark_known([self.item.id, *items], known_items)
     self.head.init_output(self.config, labels)
     return self
-
-# %% ../nbs/06a_two_stream.ipynb #06a57040
-@patch
-def name_part(self: TwoStreamBST,
-    name: str,  # An entry of the model's state
-) -> tuple[str, str]:  # (part, layer)
-    "Name the part of the model that a weight belongs to"
-    owner, part, *_ = name.split('.')
-    return part, type(getattr(getattr(self, owner), part)).__name__
 
 # %% ../nbs/06a_two_stream.ipynb #06a57043
 @patch
