@@ -19,11 +19,12 @@ from accelerate import Accelerator
 from run import COLUMNS, OURS, alternate, locate, merge, seconds, some_windows, table
 
 from bst_nbdev.core import BSTError, check_writable, device_name, seed_everything, source_commit
-from bst_nbdev.data import load
-from bst_nbdev.model import make_loss, make_model
+from bst_nbdev.prepared import load
+from bst_nbdev.splits import make_split
+from bst_nbdev.windows import Batches
 from bst_nbdev.packing import Chunks, PackedBatches
+from bst_nbdev.model import make_loss, make_model
 from bst_nbdev.presets import build_loss, build_model
-from bst_nbdev.sequences import Batches, make_split
 from bst_nbdev.training import TrainingConfig, make_optimizer, make_schedule, predict, train_epoch
 
 SIZES = dict(width=64, user_width=32, feature_width=32, layers=2, heads=4, mlp=[64], dropout=.1, learning_rate=.001)

@@ -36,9 +36,11 @@ from torchmetrics import MeanAbsoluteError
 
 from bst_nbdev.core import (BSTError, DataError, atomic_path, check_writable, device_name, progress,
                             seed_everything, show_progress, source_commit)
-from bst_nbdev.data import (data_folder, download, find_layout, load, load_prepared, movielens_name,
-                            open_files, read_movielens, sample_folder, save_prepared)
-from bst_nbdev.sequences import Batches, RatingTensors, Windows, make_batches, make_split, window_targets
+from bst_nbdev.movielens import (data_folder, download, find_layout, movielens_name, open_files,
+                                 read_movielens)
+from bst_nbdev.prepared import load, load_prepared, sample_folder, save_prepared
+from bst_nbdev.splits import make_split, window_targets
+from bst_nbdev.windows import Batches, RatingTensors, Windows, make_batches
 from bst_nbdev.packing import Chunks, PackedBatches
 from bst_nbdev.model import make_loss, make_model
 from bst_nbdev.bst import score_items
@@ -275,7 +277,7 @@ class Planned:
         for numbers in batches.plan():
             if self.labels >= labels: break
             self.numbers.append(torch.from_numpy(numbers).to(self.chunks.targets.device))
-            self.labels += int(self.chunks.labels[numbers].sum())
+            self.labels += int(self.chunks.label_counts[numbers].sum())
 
     def __len__(self): return len(self.numbers)
 

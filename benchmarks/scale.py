@@ -53,15 +53,15 @@ def prepare(a, memory=None):
 
 def start(a):
     "Load the prepared folder, split it, cut it into batches, and plan an epoch"
-    from bst_nbdev.data import load_prepared
+    from bst_nbdev.prepared import load_prepared
+    from bst_nbdev.splits import make_split, seen_rows
     from bst_nbdev.presets import build_batches, build_config, training_settings
-    from bst_nbdev.sequences import make_split, seen_rows
     clock = Clock()
     data = load_prepared(a.data/'prepared')
     yield 'load', clock(), 's'
     split = make_split(data, 'temporal')
     yield 'split', clock(), 's'
-    seen_rows(data, split, 257)
+    seen_rows(data, split, 256)
     yield 'seen rows', clock(), 's'
     config = build_config(data, 'default')
     batches = config.batches(data, split, training_settings('default', len(split.train))['batch_size'])
@@ -73,10 +73,10 @@ def train(a):
     "Labels per second of the preset `two-stream`, over steps whose batches come from all over the epoch, after a few to warm up"
     import torch
     from accelerate import Accelerator
-    from bst_nbdev.data import load_prepared
-    from bst_nbdev.pipeline import Recipe, build
+    from bst_nbdev.prepared import load_prepared
     from bst_nbdev.presets import build_loss
     from bst_nbdev.training import average_weights, make_optimizer, make_schedule, train_epoch
+    from bst_nbdev.pipeline import Recipe, build
     torch.set_num_threads(a.threads)
     seed_everything(0)
     recipe, data = Recipe(batch_size=a.batch_size), load_prepared(a.data/'prepared')

@@ -23,7 +23,7 @@ import pandas as pd
 from run import COLUMNS, OURS, locate, merge, untrained
 
 from bst_nbdev.core import device_name, show_progress, source_commit
-from bst_nbdev.data import load
+from bst_nbdev.prepared import load
 
 SERVE = 'import sys; from bst_nbdev.cli import bst_serve; sys.exit(bst_serve())'
 

@@ -27,12 +27,14 @@ from torch.profiler import ProfilerActivity, profile
 
 from bst_nbdev.core import (BSTError, check_writable, device_name, progress, seed_everything,
                             show_progress, source_commit)
-from bst_nbdev.data import load
-from bst_nbdev.sequences import RatingTensors, make_split
+from bst_nbdev.prepared import load
+from bst_nbdev.splits import make_split
+from bst_nbdev.windows import RatingTensors
 from bst_nbdev.packing import Chunks, PackedBatches, split_evenly
 from bst_nbdev.two_stream import QuickDropout, TwoStreamBlock
 from bst_nbdev.presets import build_config, build_loss, build_model, training_settings
-from bst_nbdev.training import TrainingConfig, average_weights, make_optimizer, make_schedule, parameter_groups
+from bst_nbdev.training import (TrainingConfig, average_weights, make_optimizer, make_schedule,
+                                parameter_groups)
 
 AS_IT_IS, BATCH = 'as it is', 1024
 PARTS = {'products of matrices': ('mm', 'addmm', 'bmm', 'baddbmm'), 'copies': ('copy_', 'cat', 'clone'),
@@ -58,8 +60,8 @@ class ByTotalLength(PackedBatches):
     def plan(self, epoch=0):
         generator = np.random.default_rng([self.seed, epoch])
         self.chunks.cut(generator.integers(0, self.chunks.chunk, int(self.chunks.user.max()) + 1))
-        order = np.argsort((self.chunks.labels + self.chunks.history) * np.exp(.1 * generator.standard_normal(len(self.chunks))), kind='stable')
-        batches = [order[part] for part in split_evenly(self.weights()[order], self.parts)]
+        order = np.argsort((self.chunks.label_counts + self.chunks.history_lengths) * np.exp(.1 * generator.standard_normal(len(self.chunks))), kind='stable')
+        batches = [order[part] for part in split_evenly(self.batch_shares()[order], self.num_batches)]
         return [batches[i] for i in generator.permutation(len(batches))]
 
 # --- Trials: each gives labels per second

@@ -21,9 +21,9 @@ from .embedding import (GENRE_MODES, EmbedRating, IdEmbedding, ItemEmbedding, Le
 from .mlp import MLP
 from .model import ModelConfig, SequenceModel, check_rates, check_scale, click_loss, data_sizes, mark_known
 from .packing import History, collate
-from .sequences import check_sequence_length
+from .splits import check_sequence_length
 from .transformer import ACTIVATIONS, NORMS, Encoder, attention_weights
-from .sequences import make_batches
+from .windows import make_batches
 
 # %% ../nbs/06_bst.ipynb #2856912f
 @dataclass(frozen=True)

@@ -28,13 +28,14 @@ from fastcore.docments import docments
 from . import __version__
 from .core import (BSTError, ConfigError, DataError, atomic_path, check_at_least, require_extra,
                             show_progress)
-from .data import READ_ERRORS, find_data, load, save_prepared
+from .movielens import READ_ERRORS
+from .prepared import find_data, load, save_prepared
 from .out_of_core import prepare_out_of_core
-from .sequences import PROTOCOLS
+from .splits import PROTOCOLS
 from .packing import History
 from .presets import PRESETS
 from .training import PRECISIONS, processes
-from .resume import Checkpoints, StopSignals, Stopped, differences
+from .resume import Checkpoints, StopSignals, Stopped, check_interval, differences
 from .tracking import TRACKERS, Tracking, check_tracker
 from .ranking import RANKING
 from .pipeline import Recipe, choose_device, evaluate, train

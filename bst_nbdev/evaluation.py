@@ -21,9 +21,10 @@ from torchmetrics import MeanAbsoluteError, MeanMetric, MeanSquaredError
 from torchmetrics.classification import BinaryAUROC, MulticlassCalibrationError
 
 from .core import ConfigError, check_at_least, check_choice, require_extra
-from .data import Interactions, RatingScale
+from .vocabulary import RatingScale
+from .data import Interactions
+from .splits import Split, seen_rows
 from .model import ModelConfig, SequenceModel
-from .sequences import Split, seen_rows
 from .training import TrainingConfig, fit, predict, score
 
 # %% ../nbs/08_evaluation.ipynb #2e26988f

@@ -16,10 +16,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from .core import ConfigError, JSONConfig, check_at_least
-from .data import Interactions, RatingScale
-from .embedding import IdEmbedding, ItemEmbedding, year_periods
+from .vocabulary import RatingScale
+from .data import Interactions
+from .splits import Split
 from .packing import History
-from .sequences import Split
+from .embedding import IdEmbedding, ItemEmbedding, year_periods
 
 # %% ../nbs/05a_model.ipynb #05a00008
 def data_sizes(

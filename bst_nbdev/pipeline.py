@@ -12,13 +12,14 @@ import pandas as pd
 import torch
 
 from .core import ConfigError, check_at_least, check_choice, check_seed, seed_everything
-from .data import Interactions, load
-from .evaluation import compare, fit_model, init_from_split
+from .data import Interactions
+from .prepared import load
+from .splits import PROTOCOLS, Split, check_sequence_length, check_shards, make_split, shard_users
 from .model import ModelConfig, SequenceModel
 from .presets import PRESETS, build_model, check_settings, resolve_preset, training_settings
-from .ranking import compare_ranking
-from .sequences import PROTOCOLS, Split, check_sequence_length, check_shards, make_split, shard_users
 from .training import TrainingConfig, processes
+from .evaluation import compare, fit_model, init_from_split
+from .ranking import compare_ranking
 
 # %% ../nbs/09_pipeline.ipynb #b8559bda
 def choose_device(

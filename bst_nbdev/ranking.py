@@ -18,7 +18,7 @@ from .data import Interactions
 from .evaluation import training_rows
 from .model import SequenceModel
 from .packing import History
-from .sequences import Split
+from .splits import Split
 
 # %% ../nbs/08a_ranking.ipynb #08a00007
 def seen_before(

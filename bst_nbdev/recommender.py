@@ -19,16 +19,18 @@ import torch
 from fastcore.basics import patch
 from huggingface_hub import ModelHubMixin, snapshot_download
 
-from .core import UNKNOWN, BSTError, CheckpointError, ConfigError, DataError, check_at_least, progress
-from .data import Interactions, load, load_vocabularies, save_vocabularies
+from .core import (UNKNOWN, BSTError, CheckpointError, ConfigError, DataError, check_at_least,
+                            progress)
+from .data import Interactions
+from .prepared import load, load_vocabularies, save_vocabularies
+from .packing import ASSUMED_GAP, History, collate
+from .model import SequenceModel
+from .saving import check_files, save_model
 from .evaluation import interpret_scores
 from .explain import occlusion_effects
-from .model import SequenceModel
-from .packing import ASSUMED_GAP, History, collate
 from .pipeline import Run, choose_device
 from .runs import load_model, run_metadata, same_vocabularies, training_counts
 from .titles import TitleIndex
-from .training import check_files, save_model
 
 # %% ../nbs/10a_recommender.ipynb #5e48ff34
 def split_ratings(given):

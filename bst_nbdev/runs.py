@@ -19,16 +19,18 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from .core import (BSTError, CheckpointError, DataError, atomic_path, check_writable, library_versions,
-                            source_commit)
-from .data import Interactions, load, load_vocabularies, save_vocabularies
-from .evaluation import METRICS
+from .core import (BSTError, CheckpointError, DataError, atomic_path, check_writable,
+                            library_versions, source_commit)
+from .data import Interactions
+from .prepared import load, load_vocabularies, save_vocabularies
+from .splits import Split
 from .model import SequenceModel
-from .pipeline import Recipe, Run, choose_device
 from .presets import rebuild_model
+from .training import plot_learning_curve
+from .saving import restore_model, save_model
+from .evaluation import METRICS
 from .ranking import RANKING
-from .sequences import Split
-from .training import plot_learning_curve, restore_model, save_model
+from .pipeline import Recipe, Run, choose_device
 
 # %% ../nbs/09a_runs.ipynb #dfe65d41
 def run_metadata(

@@ -333,7 +333,7 @@ def add_lookups(
                     limit: Annotated[int, Query(ge=1, le=MAX_ITEMS)] = 10) -> dict:
         "Find items by a part of their title; without one, list the most rated items"
         if query.strip(): rows = index.candidates(query, limit)
-        else: rows = np.argsort(-recommender.popularity[1:], kind='stable')[:limit] + 1
+        else: rows = np.argsort(-recommender.items.popularity[1:], kind='stable')[:limit] + 1
         return dict(items=records(index.table(rows)))
     return app
 

@@ -16,7 +16,9 @@ import numpy as np
 import pandas as pd
 
 from .core import UNKNOWN, BSTError
-from .data import Interactions, Vocabulary, title_year
+from .vocabulary import Vocabulary
+from .data import Interactions
+from .movielens import title_year
 
 # %% ../nbs/10_titles.ipynb #87362d64
 _ARTICLES = r'the|a|an|le|la|les|l|der|die|das|el|los|las|il|lo|gli|un|une|den|det'

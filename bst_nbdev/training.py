@@ -175,7 +175,7 @@ def predict(
     try: results = [(model(**inputs)[:len(label)], label) for inputs, label in bar]
     finally: model.train(was_training)
     predictions, labels = map(torch.cat, zip(*results))
-    positions = batches.places() if hasattr(batches, 'places') else None  # None: this process has all examples
+    positions = batches.local_positions() if hasattr(batches, 'local_positions') else None  # None: this process has all examples
     if positions is None: return predictions, labels
     return gather_in_order(predictions, labels, torch.from_numpy(positions).to(labels.device))
 
@@ -240,8 +240,8 @@ def remaining_batches(
 ):  # Iterable of those that are left
     "Leave out the first batches of an epoch"
     if not step: return batches
-    if not hasattr(batches, 'skip'): return islice(batches, step, None)
-    batches.skip = step  # these batches can leave out the first ones without making them
+    if not hasattr(batches, 'start_batch'): return islice(batches, step, None)
+    batches.start_batch = step  # these batches can leave out the first ones without making them
     return batches
 
 def loss_weight(

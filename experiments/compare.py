@@ -26,10 +26,9 @@ import pandas as pd
 import torch
 
 from bst_nbdev.core import atomic_path, device_name, seed_everything, show_progress, source_commit
-from bst_nbdev.data import load
-from bst_nbdev.sequences import Split, make_split, seen_rows
+from bst_nbdev.prepared import load
+from bst_nbdev.splits import Split, make_split, seen_rows
 from bst_nbdev.packing import Chunks, PackedBatches
-from bst_nbdev.stream import rating_index
 from bst_nbdev.presets import build_batches, build_loss, build_model, reach
 from bst_nbdev.training import fit, predict
 from bst_nbdev.evaluation import as_rating, fit_baseline, rating_scores, validation_metrics
@@ -63,7 +62,7 @@ def train_on(data, recipe, split):
 def predict_in_order(model, batches):
     "Return logits and labels in the order of the row numbers"
     logits, labels = predict(model, batches)
-    order = torch.from_numpy(batches.rows().argsort())
+    order = torch.from_numpy(batches.target_rows().argsort())
     return logits[order], labels[order]
 
 def load_seeds(args, data):

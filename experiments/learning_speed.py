@@ -18,11 +18,11 @@ import torch
 from accelerate import Accelerator
 
 from bst_nbdev.core import atomic_path, device_name, progress, source_commit
-from bst_nbdev.data import load
-from bst_nbdev.evaluation import evaluate_model
-from bst_nbdev.pipeline import Recipe, build
+from bst_nbdev.prepared import load
 from bst_nbdev.presets import build_loss
 from bst_nbdev.training import average_weights, make_optimizer, make_schedule, train_epoch
+from bst_nbdev.evaluation import evaluate_model
+from bst_nbdev.pipeline import Recipe, build
 
 PUBLISHED = .6487  # Nelson Lin, length 10
 

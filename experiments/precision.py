@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from bst_nbdev.core import ConfigError, atomic_path, device_name, source_commit
-from bst_nbdev.data import load
+from bst_nbdev.prepared import load
 from bst_nbdev.pipeline import Recipe, choose_device, train
 
 VARIANTS = {'float32': {}, 'bf16': dict(mixed_precision='bf16'), 'compiled': dict(compile=True),

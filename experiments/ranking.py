@@ -18,13 +18,13 @@ import pandas as pd
 import torch
 
 from bst_nbdev.core import atomic_path, device_name, library_versions, show_progress, source_commit
-from bst_nbdev.data import load
-from bst_nbdev.sequences import make_split
+from bst_nbdev.prepared import load
+from bst_nbdev.splits import make_split
+from bst_nbdev.packing import ASSUMED_GAP
 from bst_nbdev.evaluation import training_rows
 from bst_nbdev.ranking import Ease, ModelScores, Popularity, rank_targets, ranking_scores, sampled_ranks
 from bst_nbdev.pipeline import Recipe, train
 from bst_nbdev.runs import free_folder, save_run
-from bst_nbdev.recommender import PAUSE
 
 PROTOCOL = 'leave-last-out'
 NEGATIVES = 100
@@ -73,7 +73,7 @@ def model(name, data, split, seed, epochs, runs, where):
     if runs: save_run(run, free_folder(run.recipe, run.interactions, runs))
     facts = dict(epochs=len(run.training_log), best_epoch=run.best_epoch, train_seconds=run.seconds)
     pauses = {'': None}
-    if run.model.config.objective == 'next': pauses[f'scored {PAUSE} s after the last rating'] = PAUSE
+    if run.model.config.objective == 'next': pauses[f'scored {ASSUMED_GAP} s after the last rating'] = ASSUMED_GAP
     for setting, pause in pauses.items():
         for part in 'validation', 'test':
             yield ranked(ModelScores(run.model, data, pause=pause), data, split, part, seed, setting=setting,

@@ -22,8 +22,8 @@ import torch
 
 from bst_nbdev.core import (atomic_path, device_name, library_versions, progress, show_progress,
                             source_commit)
-from bst_nbdev.data import load
-from bst_nbdev.sequences import PROTOCOLS, make_split
+from bst_nbdev.prepared import load
+from bst_nbdev.splits import PROTOCOLS, make_split
 from bst_nbdev.presets import PRESETS
 from bst_nbdev.evaluation import BASELINES, METRICS, compare
 from bst_nbdev.pipeline import Recipe, train

@@ -15,9 +15,9 @@ from pathlib import Path
 import pandas as pd
 
 from bst_nbdev.core import atomic_path, progress, source_commit
-from bst_nbdev.data import load
+from bst_nbdev.prepared import load
+from bst_nbdev.splits import make_split
 from bst_nbdev.evaluation import Factorization, evaluate_baseline, training_rows
-from bst_nbdev.sequences import make_split
 
 GRID = dict(n_factors=(50, 100, 200), n_epochs=(20, 40, 60), lr_all=(.005,), reg_all=(.02, .05, .08))
 

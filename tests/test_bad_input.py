@@ -29,8 +29,8 @@ from bst_nbdev.core import BSTError, DataError, file_digest, show_progress
 from bst_nbdev.data import from_frame
 from bst_nbdev.movielens import read_movielens
 from bst_nbdev.prepared import ARRAYS, PREPARED_FILES, load_vocabularies, save_prepared, save_vocabularies
+from bst_nbdev.splits import PROTOCOLS
 from bst_nbdev.presets import PRESETS
-from bst_nbdev.sequences import PROTOCOLS
 
 # --- A small world in three formats: six users, twelve films, eight ratings each
 

@@ -11,14 +11,16 @@ import torch
 from torch import nn
 from torchmetrics import MeanSquaredError
 
-from bst_nbdev import pipeline, sequences
+from bst_nbdev import pipeline, windows
 from bst_nbdev.core import ConfigError, show_progress
 from bst_nbdev.sample import make_sample
-from bst_nbdev.data import from_frame, read_movielens
-from bst_nbdev.sequences import PROTOCOLS, Windows, make_batches, make_split, window_targets
+from bst_nbdev.data import from_frame
+from bst_nbdev.movielens import read_movielens
+from bst_nbdev.splits import PROTOCOLS, make_split, window_targets
+from bst_nbdev.windows import Windows, make_batches
 from bst_nbdev.packing import Chunks, make_packed_batches
 from bst_nbdev.model import make_model
-from bst_nbdev.stream import make_stream_model
+from bst_nbdev.presets import build_model
 from bst_nbdev.presets import PRESETS
 from bst_nbdev.training import predict, score
 from bst_nbdev.evaluation import rating_scores
@@ -148,13 +150,13 @@ def test_training_never_meets_a_test_target(tiny, protocol, preset, monkeypatch)
     assert seen == {*run.split.train.tolist(), *run.split.validation.tolist()} and not seen & set(run.split.test.tolist())
 
 
-@pytest.mark.parametrize('side', ['past', 'both'])
-def test_no_hidden_rating_is_an_input(tiny, side):
+@pytest.mark.parametrize('visibility', ['causal', 'bidirectional'])
+def test_no_hidden_rating_is_an_input(tiny, visibility):
     "By random-ratings, what is in a batch stays the same when all validation and test ratings change."
     split = make_split(tiny, 'random-ratings')
     rating, hidden = tiny.rating.copy(), np.concatenate([split.validation, split.test])
     rating[hidden] = 6 - rating[hidden]
-    batches, others = (make_packed_batches(data, split, chunk=8, min_history=8, side=side) for data in (tiny, replace(tiny, rating=rating)))
+    batches, others = (make_packed_batches(data, split, chunk=8, min_history=8, visibility=visibility) for data in (tiny, replace(tiny, rating=rating)))
     for part in batches:
         for (inputs, label), (other, other_label) in zip(batches[part], others[part], strict=True):
             assert all(torch.equal(value, other[name]) for name, value in inputs.items())
@@ -164,7 +166,7 @@ def test_later_ratings_are_refused_where_one_must_foresee():
     for protocol in PROTOCOLS:
         if protocol == 'random-ratings': Recipe(protocol=protocol, visibility='bidirectional')
         else:
-            with pytest.raises(ConfigError, match='asks to foresee'): Recipe(protocol=protocol, visibility='bidirectional')
+            with pytest.raises(ConfigError, match='is a prediction task'): Recipe(protocol=protocol, visibility='bidirectional')
 
 
 # --- 5. A rating of 1 erases the film
@@ -205,8 +207,8 @@ def test_padding_is_masked_and_not_averaged(tiny, preset):
 
 def test_a_batch_is_one_gather(tiny, monkeypatch):
     "An epoch takes one gather for each batch, not one for each example."
-    calls, gather = [], sequences.Windows.__getitem__
-    monkeypatch.setattr(sequences.Windows, '__getitem__', lambda self, positions: (calls.append(len(positions)),
+    calls, gather = [], windows.Windows.__getitem__
+    monkeypatch.setattr(windows.Windows, '__getitem__', lambda self, positions: (calls.append(len(positions)),
                                                                                    gather(self, positions))[1])
     batches = make_batches(tiny, make_split(tiny, 'temporal', 4), 4, batch_size=64)['train']
     assert len(list(batches)) == len(calls) == len(batches) and sum(calls) == len(batches.windows) > 64
@@ -294,10 +296,10 @@ def test_the_stream_has_none_of_these_faults(tiny, objective):
     answer = model(**inputs)
     others = {name: torch.cat([value[:1], value[1:].flip(0)]) for name, value in inputs.items()}
     assert torch.equal(model(**others)[0], answer[0])
-    for name, value in dict(item=3, rating=2., time=10**9, place=1).items():
+    for name, value in dict(item=3, rating=2., time=10**9, position=1).items():
         assert torch.equal(model(**inputs | {name: inputs[name].masked_fill(inputs['padding_mask'], value)}), answer)
     ones = inputs | {'rating': inputs['rating'].masked_fill(~inputs['padding_mask'], 1.)}
-    for name in 'item', 'time', 'place':
+    for name in 'item', 'time', 'position':
         other = ones[name].clone()
         other[:, 1] = other[:, 1] % 100 + 1 if name == 'item' else other[:, 1] - 1000
         assert (model(**ones | {name: other}) != model(**ones))[2:].all(), name

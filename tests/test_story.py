@@ -74,10 +74,10 @@ def test_the_check_of_the_picture_can_fail(monkeypatch, tmp_path):
 
 def test_glossary_has_every_name_that_a_user_meets():
     pytest.importorskip('torch')
-    from bst_nbdev.evaluation import METRICS
+    from bst_nbdev.splits import PROTOCOLS
     from bst_nbdev.packing import VISIBILITIES
     from bst_nbdev.presets import PRESETS
-    from bst_nbdev.sequences import PROTOCOLS
+    from bst_nbdev.evaluation import METRICS
     missing = [name for name in (*PROTOCOLS, *PRESETS, *METRICS, *VISIBILITIES)
                if f'`{name}`' not in GLOSSARY]
     assert not missing, f'nbs/glossary.ipynb does not say what these are: {missing}'

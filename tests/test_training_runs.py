@@ -18,10 +18,10 @@ import psutil
 import pytest
 
 from bst_nbdev.core import DataError, file_digest
-from bst_nbdev.data import ARRAYS, load, save_prepared
-from bst_nbdev.resume import Checkpoints, load_state
 from bst_nbdev.sample import make_sample
-from bst_nbdev.sequences import RatingTensors
+from bst_nbdev.prepared import ARRAYS, load, save_prepared
+from bst_nbdev.windows import RatingTensors
+from bst_nbdev.resume import Checkpoints, load_state
 
 ROOT = Path(__file__).resolve().parent.parent
 ENV = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'BST_PROGRESS': '0',
@@ -148,7 +148,7 @@ def test_a_read_only_file_system(tiny, options, tmp_path):
 
 REPLACE = """
 import itertools, sys
-from bst_nbdev.data import ARRAYS, load, save_prepared
+from bst_nbdev.prepared import ARRAYS, load, save_prepared
 both = [load(path) for path in sys.argv[2:]]
 for data in itertools.cycle(both):
     save_prepared(data, sys.argv[1])
@@ -187,10 +187,10 @@ from pathlib import Path
 import torch
 from bst_nbdev import pipeline
 from bst_nbdev.core import show_progress
-from bst_nbdev.data import load
-from bst_nbdev.evaluation import evaluate_model, validation_metrics
+from bst_nbdev.prepared import load
 from bst_nbdev.presets import build_loss
 from bst_nbdev.training import fit, predict, processes
+from bst_nbdev.evaluation import evaluate_model, validation_metrics
 
 show_progress(False)
 data, out, dropout, preset = sys.argv[1:]
