@@ -5,7 +5,6 @@ What a single function does is tested in its notebook, right below it. Each fail
 """
 import ast
 import configparser
-import contextlib
 import io
 import json
 import re
