@@ -44,6 +44,8 @@ class ModelConfig(JSONConfig):
     feature_rows: tuple[int, ...] = ()  # Rows of their tables
     num_genres: int = 0  # Genre flags of an item; 0 leaves genres out
     num_periods: int = 0  # Rows of the table of release periods; 0 leaves the year out
+    objective: str = 'rating'  # What is learnt: 'rating', 'click' or 'next'
+    threshold: float = 4.  # For clicks: a rating of at least this is a click
 
     @classmethod
     def for_data(cls,
