@@ -23,8 +23,7 @@ from bst_nbdev.prepared import load
 from bst_nbdev.splits import make_split
 from bst_nbdev.windows import Batches
 from bst_nbdev.packing import Chunks, PackedBatches
-from bst_nbdev.model import make_loss, make_model
-from bst_nbdev.presets import build_loss, build_model
+from bst_nbdev.presets import build_model
 from bst_nbdev.training import TrainingConfig, make_optimizer, make_schedule, predict, train_epoch
 
 SIZES = dict(width=64, user_width=32, feature_width=32, layers=2, heads=4, mlp=[64], dropout=.1, learning_rate=.001)

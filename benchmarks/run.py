@@ -42,10 +42,8 @@ from bst_nbdev.prepared import load, load_prepared, sample_folder, save_prepared
 from bst_nbdev.splits import make_split, window_targets
 from bst_nbdev.windows import Batches, RatingTensors, Windows, make_batches
 from bst_nbdev.packing import Chunks, PackedBatches
-from bst_nbdev.model import make_loss, make_model
-from bst_nbdev.bst import score_items
 from bst_nbdev.two_stream import QuickDropout
-from bst_nbdev.presets import PRESETS, build_config, build_loss, build_model, training_settings
+from bst_nbdev.presets import PRESETS, build_config, build_model, training_settings
 from bst_nbdev.training import (TrainingConfig, average_weights, fit, make_optimizer, make_schedule,
                                 predict, train_epoch)
 from bst_nbdev.evaluation import compare, evaluate_model

@@ -29,7 +29,7 @@ from bst_nbdev.core import atomic_path, device_name, seed_everything, show_progr
 from bst_nbdev.prepared import load
 from bst_nbdev.splits import Split, make_split, seen_rows
 from bst_nbdev.packing import Chunks, PackedBatches
-from bst_nbdev.presets import build_batches, build_loss, build_model, reach
+from bst_nbdev.presets import build_model
 from bst_nbdev.training import fit, predict
 from bst_nbdev.evaluation import as_rating, fit_baseline, rating_scores, validation_metrics
 from bst_nbdev.pipeline import Recipe

@@ -22,7 +22,7 @@ import torch
 from bst_nbdev.core import atomic_path, device_name, progress, seed_everything, show_progress, source_commit
 from bst_nbdev.prepared import load
 from bst_nbdev.splits import make_split, seen_rows
-from bst_nbdev.presets import build_batches, build_loss, build_model, reach, training_settings
+from bst_nbdev.presets import build_model, training_settings
 from bst_nbdev.training import TrainingConfig, fit
 from bst_nbdev.evaluation import evaluate_model, validation_metrics
 

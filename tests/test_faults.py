@@ -19,7 +19,6 @@ from bst_nbdev.movielens import read_movielens
 from bst_nbdev.splits import PROTOCOLS, make_split, window_targets
 from bst_nbdev.windows import Windows, make_batches
 from bst_nbdev.packing import Chunks, make_packed_batches
-from bst_nbdev.model import make_model
 from bst_nbdev.presets import build_model
 from bst_nbdev.presets import PRESETS
 from bst_nbdev.training import predict, score
