@@ -23,7 +23,7 @@ from .ranking import compare_ranking
 
 # %% ../nbs/09_pipeline.ipynb #b8559bda
 def choose_device(
-    name: str = 'auto',  # 'auto', 'cpu', 'cuda', 'cuda:1', 'mps', …
+    name: str | torch.device = 'auto',  # 'auto', 'cpu', 'cuda', 'cuda:1', 'mps', …
 ) -> torch.device:  # A device that this machine has
     "Find the device of a name; 'auto' takes an accelerator if there is one"
     if name == 'auto': return processes('cuda').device
