@@ -93,7 +93,8 @@ def export_onnx(
     for name in 'item', 'rating', 'time', 'padding_mask': shapes[name] = {0: B, 1: S}
     shapes['target_item'] = {0: B, 1: T}
     with quiet_exporter(), torch.no_grad():
-        program = torch.onnx.export(scorer, (), kwargs=example, input_names=list(INPUTS), output_names=['scores'],
-                                    dynamic_shapes=shapes, dynamo=True, verbose=False)
+        program = torch.onnx.export(scorer, (), kwargs=example, dynamic_shapes=shapes,
+                                    input_names=list(INPUTS), output_names=['scores'],
+                                    dynamo=True, verbose=False)
     with atomic_path(path) as scratch: onnx.save(program.model_proto, scratch)
     return Path(path)

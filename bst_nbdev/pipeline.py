@@ -109,8 +109,8 @@ def check_trainable(
     clicks = interactions.rating[split.validation] >= config.threshold
     if clicks.all() != clicks.any(): return  # some targets are clicks and others are not
     only = 'clicks' if clicks.all() else 'ratings below the threshold'
-    raise ConfigError(f"{recipe.protocol} leaves only {only} for validation, but AUC needs clicks and others: "
-                      "use more ratings, another protocol or objective rating")
+    raise ConfigError(f"{recipe.protocol} leaves only {only} for validation, "
+                      "but AUC needs clicks and other ratings: use more ratings, another protocol or objective rating")
 
 # %% ../nbs/09_pipeline.ipynb #1337b8b1
 def build(
@@ -128,7 +128,8 @@ def build(
     if group.num_processes > 1:
         users = shard_users(interactions, group.process_index, group.num_processes)
         check_shards(interactions, split, group.num_processes)
-    batches = model.config.batches(interactions, split, batch_size, seed=recipe.seed, device=device, users=users)
+    batches = model.config.batches(interactions, split, batch_size, seed=recipe.seed,
+                                   device=device, users=users)
     return split, batches, init_from_split(model, interactions, split).to(device)
 
 # %% ../nbs/09_pipeline.ipynb #09a00002
@@ -205,4 +206,5 @@ def evaluate(
     if batch_size is not None: check_at_least('batch size', batch_size)
     config, model = run.model.config, run.model.to(device)
     batches = config.batches(run.interactions, run.split, evaluation_batch_size=batch_size, device=device)
-    return evaluate_with_baselines(f'BST ({run.recipe.preset})', run.interactions, run.split, model, batches, baselines)
+    name = f'BST ({run.recipe.preset})'
+    return evaluate_with_baselines(name, run.interactions, run.split, model, batches, baselines)
