@@ -109,8 +109,8 @@ def check_trainable(
     clicks = interactions.rating[split.validation] >= config.threshold
     if clicks.all() != clicks.any(): return  # some targets are clicks and others are not
     only = 'clicks' if clicks.all() else 'ratings below the threshold'
-    raise ConfigError(f"{recipe.protocol} leaves only {only} for validation, "
-                      "but AUC needs clicks and other ratings: use more ratings, another protocol or objective rating")
+    raise ConfigError(f"{recipe.protocol} leaves only {only} for validation, but AUC needs clicks "
+                      "and other ratings: use more ratings, another protocol or objective rating")
 
 # %% ../nbs/09_pipeline.ipynb #1337b8b1
 def build(
