@@ -233,12 +233,17 @@ def test_no_row_by_row_tables_and_no_eval():
 
 # --- 8. Typed-in sizes and globals
 
+def defaults_of(node):
+    "Defaults of parameters and of fields, and the last value of `x or …`, which is the default where `x` is None"
+    if isinstance(node, ast.arguments): return [*node.defaults, *node.kw_defaults]
+    if isinstance(node, ast.AnnAssign): return [node.value]
+    if isinstance(node, ast.BoolOp) and isinstance(node.op, ast.Or): return node.values[-1:]
+    return []
+
 def literals(code):
     "Lines of classes with a whole number above 8 that is no default"
     for klass in [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ClassDef)]:
-        defaults = {id(part) for node in ast.walk(klass) if isinstance(node, (ast.arguments, ast.AnnAssign))
-                    for default in ([*node.defaults, *node.kw_defaults] if isinstance(node, ast.arguments) else [node.value]) if default
-                    for part in ast.walk(default)}
+        defaults = {id(part) for node in ast.walk(klass) for default in defaults_of(node) if default for part in ast.walk(default)}
         yield from (node.lineno for node in ast.walk(klass) if isinstance(node, ast.Constant) and type(node.value) is int
                     and node.value > 8 and id(node) not in defaults)
 
@@ -252,7 +257,7 @@ def module_state(code):
 
 def test_no_typed_in_sizes_and_no_globals():
     "Classes of the model hold no sizes of their own, and read no variables of the module."
-    bad = 'sizes = {}\nclass A:\n    w: int = 32\n    def f(self, n=84):\n        return nn.Linear(661, sizes["d"])'
+    bad = 'sizes = {}\nclass A:\n    w: int = 32\n    def f(self, n=84):\n        return nn.Linear(661, sizes["d"], n or 1024)'
     assert (list(literals(bad)), module_state(bad)) == ([5], [5])
     for path in MODEL_FILES: assert (list(literals(path.read_text())), module_state(path.read_text())) == ([], []), path.name
 
