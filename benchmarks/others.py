@@ -56,7 +56,7 @@ class Worker:
         self.log.close()
 
 def write_windows(folder, windows, data, threads, batch_size):
-    "The windows as plain arrays, and the setting, for the workers"
+    "Save the windows as plain arrays, and the setting, for the workers"
     inputs, label = windows[torch.arange(len(windows))]
     names = list(data.user_features)
     arrays = dict(user=inputs['user'], item=inputs['item'], padding_mask=inputs['padding_mask'], click=label >= 4)

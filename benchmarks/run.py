@@ -127,7 +127,7 @@ class ArrayDataset(Dataset):
     def __getitem__(self, index): return {name: x[index] for name, x in self.inputs.items()}, self.label[index]
 
 def loaders(windows, batch_size, shuffle):
-    "The same windows in batches, by each variant"
+    "Batch the same windows by each variant"
     everything = windows[torch.arange(len(windows))]
     own = lambda: torch.Generator()  # or the loader would draw from the one that dropout uses
     one_by_one = lambda kind: DataLoader(kind(*everything), batch_size, shuffle, generator=own())
@@ -139,7 +139,7 @@ def loaders(windows, batch_size, shuffle):
 
 @contextmanager
 def unpacked(path):
-    "The folder with the files; those of an archive are unpacked, and removed again"
+    "Yield the folder with the files; unpack an archive, and remove its files on exit"
     if path.is_dir(): yield path
     else:
         with tempfile.TemporaryDirectory() as folder:
@@ -155,17 +155,17 @@ def all_windows(path, length, step):
     return data, data.user[rows[:, -1]], data.item[rows], data.rating[rows]
 
 def first_batch(data, length, step, batch_size):
-    "(inputs, label) of the first training batch"
+    "Return (inputs, label) of the first training batch"
     return next(iter(make_batches(data, make_split(data, 'random-windows', length, step), length, batch_size)['train']))
 
 def naive_first_batch(user, item, rating, batch_size):
-    "The same from the naive route's windows"
+    "Return the first training batch of windows from the naive route"
     train = np.random.default_rng(0).random(len(user)) < .85
     inputs = dict(user=user[train], item=item[train], rating=rating[train, :-1])
     return next(iter(DataLoader(ArrayDataset(inputs, rating[train, -1]), batch_size, shuffle=True)))
 
 def data_job(setting, data, length=4, step=2, batch_size=128):
-    "The file's way into arrays of windows, and to the first batch; the naive route reads, cuts and batches once for both"
+    "Measure the way from a file to all windows and to the first batch; the naive route runs once for both"
     def by_naive_route():
         start = time.perf_counter()
         with unpacked(setting.path) as folder: found = naive_windows(folder, length, step)
@@ -364,7 +364,7 @@ def catalogue_job(setting, data, calls=100, by_item=64):
 
 
 def untrained(data, source):
-    "A recommender whose answers mean nothing, and take as long as those of any other"
+    "Make an untrained recommender: its predictions mean nothing, and take as long as any other's"
     recipe = Recipe(str(source), protocol='leave-last-out')
     split, _, model = build(recipe, data)
     history, scores = pd.DataFrame(dict(epoch=[1], best=[True])), pd.DataFrame([dict(protocol=recipe.protocol, model='untrained', part='test')])
@@ -482,7 +482,7 @@ def memory_of_run(setting, preset='pytorch', length=10, step=1):
     return peak_memory()
 
 def fresh(function, setting):
-    "What a function returns in a new process"
+    "Call a function in a new process, and return its result"
     with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool: return pool.submit(function, setting).result()
 
 def memory_job(setting, data):

@@ -112,7 +112,7 @@ def work(a):
 
 @contextmanager
 def limited(limit):
-    "Yields what a new process calls to have no more memory than that, the pages of its files included, or None where the kernel will not have it"
+    "Yield a function that limits the memory of a new process, file pages included, or None where the kernel cannot do it"
     old, within = Path('/sys/fs/cgroup/memory'), None  # only there if the kernel has the first version of cgroups, which counts swap with the rest
     root, memory, swap = (old, 'limit_in_bytes', ('memsw.limit_in_bytes', limit)) if old.exists() else (old.parent, 'max', ('swap.max', 0))
     group = root/f'bst_nbdev-{os.getpid()}'

@@ -73,7 +73,7 @@ def train(ground, batches=None, change=lambda model: model, **changes):
 
 @contextmanager
 def replaced(owner, name, value):
-    "An attribute with another value for a while"
+    "Give an attribute another value for the time of a block"
     before = getattr(owner, name)
     setattr(owner, name, value)
     try: yield
