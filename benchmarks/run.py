@@ -32,7 +32,6 @@ from accelerate import Accelerator
 from naive import naive_windows
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
-from torchmetrics import MeanAbsoluteError
 
 from bst_nbdev.core import (BSTError, DataError, atomic_path, check_writable, device_name, progress,
                             seed_everything, show_progress, source_commit)
@@ -44,9 +43,9 @@ from bst_nbdev.windows import Batches, RatingTensors, Windows, make_batches
 from bst_nbdev.packing import Chunks, PackedBatches
 from bst_nbdev.two_stream import QuickDropout
 from bst_nbdev.presets import PRESETS, build_config, build_model, training_settings
-from bst_nbdev.training import (TrainingConfig, average_weights, fit, make_optimizer, make_schedule,
-                                predict, train_epoch)
-from bst_nbdev.evaluation import compare, evaluate_model
+from bst_nbdev.training import (TrainingConfig, average_weights, make_optimizer, make_schedule, predict,
+                                train_epoch)
+from bst_nbdev.evaluation import compare, evaluate_model, fit_model
 from bst_nbdev.pipeline import Recipe, Run, build, choose_device
 from bst_nbdev.recommender import Recommender
 
@@ -296,7 +295,7 @@ class Bf16(torch.nn.Module):
 
 def packed_pass(batches, model, size, device='cpu', **changes):
     "Labels per second of a training pass of ours"
-    config = TrainingConfig(**{**training_settings('default', 10**6), 'batch_size': size, 'schedule': 'constant', **changes})
+    config = TrainingConfig(**{**training_settings('two-stream', 10**6), 'batch_size': size, 'schedule': 'constant', **changes})
     accelerator, optimizer = Accelerator(cpu=str(device) == 'cpu'), make_optimizer(model, config)
     loss, schedule = model.config.compute_loss, make_schedule(optimizer, config, 1)
     synchronize(device)
@@ -312,7 +311,7 @@ def packed_job(setting, data, length=10, chunks=(32, 64), batch_sizes=(1024, 409
     the beginning of one over all ratings.
     """
     rows, tensors = make_split(data, 'leave-last-out', length).train, RatingTensors(data)
-    c = build_config(data, 'default')
+    c = build_config(data, 'two-stream')
     few, many = setting.windows, 4 * setting.windows                                    # chunks are faster, so they get more to do
     variants = {f'windows of {length}': (1, length - 1, few)}
     for chunk, min_history in [*((chunk, length - 1) for chunk in chunks), (c.chunk, c.min_history)]:
@@ -322,7 +321,7 @@ def packed_job(setting, data, length=10, chunks=(32, 64), batch_sizes=(1024, 409
             batches = Planned(PackedBatches(Chunks(data, rows, places, min_history, tensors=tensors), size, shuffle=True), labels)
             def run():
                 seed_everything(0)
-                return packed_pass(batches, build_model(data, 'default'), size)
+                return packed_pass(batches, build_model(data, 'two-stream'), size)
             return run
         found = alternate({name: measure(*how) for name, how in variants.items()}, setting.repeat, f'packed, {size}')
         yield from table(f'training, two-stream, batch {size}, windows or chunks', 'examples/s', found, list(variants)[:1])
@@ -338,16 +337,15 @@ def dropout_job(setting, data, shape=(64, 64, 64), calls=50):
 
 def catalogue_job(setting, data, calls=100, by_item=64):
     "All items for one user, drawn at random or with the longest history there is: half and 99 % of the calls are at least this quick"
-    model = build_model(data, 'default').eval()
+    model = build_model(data, 'two-stream').eval()
     c, users = model.config, np.flatnonzero(np.diff(data.offsets) > 1)
     longest = users[np.argsort(-np.diff(data.offsets)[users], kind='stable')[:20]]
     drawn = np.random.default_rng(0).permutation(users)[:calls]
     def histories(users):
         chunks = Chunks(data, np.sort(data.offsets[users + 1] - 1), 1, c.chunk + c.min_history)
         return [chunks[torch.tensor([n])][0] for n in range(len(chunks))]
-    names = ('user', 'user_features', 'item', 'rating', 'time', 'position', 'padding_mask')
     items = torch.arange(len(data.items))[None]
-    def catalogue(h): return model.ask(model.encode(**{name: h[name] for name in names}), items, h['target_time'], h['target_position'])[0]
+    def catalogue(h): return model.decode(model.encode(**h), items, h['target_time'], h['target_position'])[0]
     def one(h, item): return model(**{**h, 'target_item': torch.tensor([[item]])})
     def each(h, count): return [one(h, item) for item in range(count)]
     with torch.inference_mode():
@@ -406,7 +404,7 @@ def operations(model, loss, inputs, label):
 
 def time_to(data, device, goal, every=100):
     "(seconds of training, best MAE of the median) of `two-stream` by `random-windows`, measured on validation, until the goal or its last epoch"
-    recipe = Recipe('', 'default', 'random-windows', 10)
+    recipe = Recipe('', 'two-stream', 'random-windows', 10)
     split, batches, model = build(recipe, data, device)
     config, loss = recipe.training(len(split.train)), model.config.compute_loss
     steps, optimizer, accelerator = config.epochs * len(batches['train']), make_optimizer(model, config), Accelerator(cpu=str(device) == 'cpu')
@@ -428,17 +426,17 @@ def time_to(data, device, goal, every=100):
 def device_job(setting, data, size=4096, goal=.6487, every=100):
     "`two-stream` on one device: labels per second, share of the device's peak, and time to the published MAE"
     rows, device = make_split(data, 'leave-last-out', 10).train, setting.device
-    tensors, c = RatingTensors(data, device), build_config(data, 'default')
+    tensors, c = RatingTensors(data, device), build_config(data, 'two-stream')
     labels = setting.windows * (1 if device == 'cpu' else 40)
     batches = Planned(PackedBatches(Chunks(data, rows, c.chunk, c.min_history, tensors=tensors), size, shuffle=True), labels)
     seed_everything(0)
-    model = build_model(data, 'default').to(device)
+    model = build_model(data, 'two-stream').to(device)
     inputs, label = next(iter(batches))
     step, peak = operations(model, c.compute_loss, inputs, label) / len(label), measured_peak(device, torch.float32)
     ways = {'float32': lambda model: model} | ({'bf16': Bf16} if device != 'cpu' else {})
     for precision, way in ways.items():
         named = f'device, training, two-stream, batch {size}, {precision}'
-        measure = lambda: packed_pass(batches, way(build_model(data, 'default').to(device)), size, device)
+        measure = lambda: packed_pass(batches, way(build_model(data, 'two-stream').to(device)), size, device)
         measure()                                                                                                  # warm
         rates = [measure() for _ in range(setting.repeat)]
         yield from table(named, 'examples/s', {OURS: rates})
@@ -479,7 +477,7 @@ def memory_of_run(setting, preset='pytorch', length=10, step=1):
     data, recipe = load(setting.path), Recipe(str(setting.path), preset, 'random-windows', length, step, epochs=1)
     split, batches, model = build(recipe, data)
     first = FirstBatches(batches['train'], -(-setting.windows // recipe.training(len(split.train)).batch_size))
-    fit(model, first, batches['validation'], model.config.compute_loss, dict(mae=MeanAbsoluteError()), recipe.training(len(split.train)))
+    fit_model(model, batches | dict(train=first), recipe.training(len(split.train)))
     compare(data, split, {preset: (model, batches)})
     return peak_memory()
 

@@ -63,8 +63,8 @@ def start(a):
     yield 'split', clock(), 's'
     seen_rows(data, split, 256)
     yield 'seen rows', clock(), 's'
-    config = build_config(data, 'default')
-    batches = config.batches(data, split, training_settings('default', len(split.train))['batch_size'])
+    config = build_config(data, 'two-stream')
+    batches = config.batches(data, split, training_settings('two-stream', len(split.train))['batch_size'])
     yield 'batches', clock(), 's'
     batches['train'].plan(0)
     yield 'plan of an epoch', clock(), 's'

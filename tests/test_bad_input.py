@@ -466,12 +466,12 @@ def test_full_disk(command, limit):
 
 def test_stopped_by_hand(monkeypatch):
     "After Ctrl-C a message says how to resume, and that works"
-    folder, run = write(ML1M), 'runs/there-default-temporal'
+    folder, run = write(ML1M), 'runs/there-two-stream-temporal'
     for step in 'train', 'finish_run':
         with monkeypatch.context() as patch:
             patch.setattr(cli, step, lambda *args, **kwargs: signal.raise_signal(signal.SIGINT))
             code, err, warned = call('bst_train', '--data', folder, '--out', f'{run}-{step}', *SHORT)
-        assert (code, warned) == (130, []) and err == f'bst_train: stopped; go on with: bst_train --resume {run}-{step}\n'
+        assert (code, warned) == (130, []) and err == f'bst_train: stopped; resume with: bst_train --resume {run}-{step}\n'
         assert call('bst_train', '--resume', f'{run}-{step}') == (0, '', [])
         assert (Path(f'{run}-{step}')/'model.safetensors').is_file()
 
@@ -530,8 +530,8 @@ CONFIG = [
     ('text for the threshold', put('model', 'threshold', value='x'), ['config.json']),
           ('no scale', put('model', 'rating_values', value=[]), ['config.json']),
     ('number for widths', put('model', 'mlp', value=64), ['config.json']),
-          ('another size', put('model', 'users', value=9), ['does not fit', 'user.id.table.weight']),
-    ('unknown choice', put('model', 'context', value='clock'), ['config.json', 'choose one of']),
+          ('another size', put('model', 'users', value=9), ['does not fit', 'streams.user.id.table.weight']),
+    ('unknown choice', put('model', 'visibility', value='clock'), ['config.json', 'choose one of']),
           ('unknown kind', put('model', 'kind', value='clock'), ['config.json', 'choose one of'])]
 
 @table('change, says', CONFIG)
@@ -559,16 +559,16 @@ def weights(folder, change):
     edit(folder/'config.json', put('sha256', value=file_digest(folder/'model.safetensors')))
 
 def test_weights_that_do_not_fit(run):
-    weights(run, lambda w: w.pop('user.id.table.weight'))
-    refused('bst_evaluate', run, says=[run, 'missing user.id.table.weight'])
+    weights(run, lambda w: w.pop('streams.user.id.table.weight'))
+    refused('bst_evaluate', run, says=[run, 'missing streams.user.id.table.weight'])
 
 def test_unexpected_weights(run):
-    weights(run, lambda w: w.update(other=w['user.id.table.weight'].clone()))
+    weights(run, lambda w: w.update(other=w['streams.user.id.table.weight'].clone()))
     refused('bst_evaluate', run, says=[run, 'unexpected other'])
 
 def test_weights_of_another_shape(run):
-    weights(run, lambda w: w.update({'user.id.table.weight': w['user.id.table.weight'][1:].contiguous()}))
-    refused('bst_evaluate', run, says=[run, f'user.id.table.weight is ({USERS}, 64) instead of ({USERS + 1}, 64)'])
+    weights(run, lambda w: w.update({'streams.user.id.table.weight': w['streams.user.id.table.weight'][1:].contiguous()}))
+    refused('bst_evaluate', run, says=[run, f'streams.user.id.table.weight is ({USERS}, 64) instead of ({USERS + 1}, 64)'])
 
 def test_weights_that_are_no_weights(run):
     (run/'model.safetensors').write_bytes(b'no weights at all')
