@@ -30,13 +30,8 @@ from bst_nbdev.prepared import load
 from bst_nbdev.splits import Split, make_split
 from bst_nbdev.packing import Chunks, PackedBatches
 from bst_nbdev.presets import build_model
-<<<<<<< HEAD
-from bst_nbdev.training import fit, predict
-from bst_nbdev.evaluation import fit_baseline, point_estimate, rating_scores, validation_metrics
-=======
 from bst_nbdev.training import predict
-from bst_nbdev.evaluation import as_rating, fit_baseline, fit_model, init_from_split, rating_scores
->>>>>>> rec
+from bst_nbdev.evaluation import fit_baseline, fit_model, init_from_split, point_estimate, rating_scores
 from bst_nbdev.pipeline import Recipe
 from bst_nbdev.runs import load_run
 from reproduce import merge
@@ -117,7 +112,7 @@ def ensemble(args, data):
     "Score the mean of the distributions of all seeds"
     models = load_seeds(args, data)
     mixed = torch.stack([logits.softmax(-1) for _, logits, _ in models]).mean(0).log()
-    name, values = f'BST (two-stream), ensemble of {len(models)}', models[0][0].config.rating_values
+    name, values = f'BST (two-stream), ensemble of {len(models)}', models[0][0].config.scale
     yield score(data, name, mixed, models[0][2], values, seeds=len(models))
 
 def calibration(args, data, parts=10):
