@@ -112,7 +112,7 @@ def ensemble(args, data):
     "Score the mean of the distributions of all seeds"
     models = load_seeds(args, data)
     mixed = torch.stack([logits.softmax(-1) for _, logits, _ in models]).mean(0).log()
-    name, values = f'BST (two-stream), ensemble of {len(models)}', models[0][0].config.scale
+    name, values = f'BST (two-stream), ensemble of {len(models)}', models[0][0].config.rating_values
     yield score(data, name, mixed, models[0][2], values, seeds=len(models))
 
 def calibration(args, data, parts=10):
