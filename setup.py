@@ -7,7 +7,8 @@ import setuptools
 
 STATUSES = ['1 - Planning', '2 - Pre-Alpha', '3 - Alpha', '4 - Beta', '5 - Production/Stable', '6 - Mature', '7 - Inactive']
 LICENSES = {'apache2': 'Apache-2.0', 'mit': 'MIT', 'bsd3': 'BSD-3-Clause'}
-EXPECTED = 'lib_name version description keywords author author_email license status min_python audience language lib_path git_url'.split()
+EXPECTED = ['lib_name', 'version', 'description', 'keywords', 'author', 'author_email', 'license', 'status', 'min_python',
+            'audience', 'language', 'lib_path', 'git_url']
 
 parser = ConfigParser(delimiters=['='])
 parser.read('settings.ini', encoding='utf-8')
@@ -15,9 +16,11 @@ settings = parser['DEFAULT']
 missing = [name for name in EXPECTED if name not in settings]
 assert not missing, f"settings.ini lacks {', '.join(missing)}"
 
-library, readme = settings['lib_path'], Path('README.md')
+library = settings['lib_path']
+readme = Path('README.md')
 # dev_requirements becomes the extra `dev`, bench_requirements `bench`, and so on
-extras = {name.removesuffix('_requirements'): shlex.split(value) for name, value in settings.items() if name.endswith('_requirements')}
+extras = {name.removesuffix('_requirements'): shlex.split(value) for name, value in settings.items()
+          if name.endswith('_requirements')}
 
 setuptools.setup(
     name=settings['lib_name'],

@@ -81,7 +81,7 @@ def lines(user, film, halves, time):
     return text[kept].astype(np.uint8).tobytes()
 
 def films_csv(random, ids):
-    "The text of movies.csv: titles with a comma in quotes, a year, genres between bars"
+    "Write the text of movies.csv: titles with a comma in quotes, a year, genres between bars"
     first, second, year = (random.integers(0, n, len(ids)) for n in (len(FIRST), len(SECOND), 100))
     many, article = random.integers(0, 4, len(ids)), random.random(len(ids)) < .3
     text = ['movieId,title,genres\n']

@@ -23,8 +23,7 @@ from bst_nbdev.prepared import load
 from bst_nbdev.splits import make_split
 from bst_nbdev.windows import Batches
 from bst_nbdev.packing import Chunks, PackedBatches
-from bst_nbdev.model import make_loss, make_model
-from bst_nbdev.presets import build_loss, build_model
+from bst_nbdev.presets import build_model
 from bst_nbdev.training import TrainingConfig, make_optimizer, make_schedule, predict, train_epoch
 
 SIZES = dict(width=64, user_width=32, feature_width=32, layers=2, heads=4, mlp=[64], dropout=.1, learning_rate=.001)
@@ -57,7 +56,7 @@ class Worker:
         self.log.close()
 
 def write_windows(folder, windows, data, threads, batch_size):
-    "The windows as plain arrays, and the setting, for the workers"
+    "Save the windows as plain arrays, and the setting, for the workers"
     inputs, label = windows[torch.arange(len(windows))]
     names = list(data.user_features)
     arrays = dict(user=inputs['user'], item=inputs['item'], padding_mask=inputs['padding_mask'], click=label >= 4)
@@ -93,7 +92,7 @@ def same_sizes(data, windows, hidden, batch_norm, batch_size):
 def packed(data, targets, length, batch_size, chunk=32):
     "Our `two-stream` with the same labels and as many ratings of history, in chunks"
     seed_everything(0)
-    model, chunks = build_model(data, 'default', objective='click'), lambda: Chunks(data, targets, chunk, length - 1)
+    model, chunks = build_model(data, 'two-stream', objective='click'), lambda: Chunks(data, targets, chunk, length - 1)
     return Ours(model, model.config.compute_loss, PackedBatches(chunks(), batch_size, shuffle=True), PackedBatches(chunks(), batch_size), len(targets), batch_size)
 
 def against(data, library, python, threads, repeat, count, batch_size, length=10):

@@ -32,7 +32,6 @@ from accelerate import Accelerator
 from naive import naive_windows
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
-from torchmetrics import MeanAbsoluteError
 
 from bst_nbdev.core import (BSTError, DataError, atomic_path, check_writable, device_name, progress,
                             seed_everything, show_progress, source_commit)
@@ -42,13 +41,11 @@ from bst_nbdev.prepared import load, load_prepared, sample_folder, save_prepared
 from bst_nbdev.splits import make_split, window_targets
 from bst_nbdev.windows import Batches, RatingTensors, Windows, make_batches
 from bst_nbdev.packing import Chunks, PackedBatches
-from bst_nbdev.model import make_loss, make_model
-from bst_nbdev.bst import score_items
 from bst_nbdev.transformer import QuickDropout
-from bst_nbdev.presets import PRESETS, build_config, build_loss, build_model, training_settings
-from bst_nbdev.training import (TrainingConfig, average_weights, fit, make_optimizer, make_schedule,
-                                predict, train_epoch)
-from bst_nbdev.evaluation import compare, evaluate_model
+from bst_nbdev.presets import PRESETS, build_config, build_model, training_settings
+from bst_nbdev.training import (TrainingConfig, average_weights, make_optimizer, make_schedule, predict,
+                                train_epoch)
+from bst_nbdev.evaluation import compare, evaluate_model, fit_model
 from bst_nbdev.pipeline import Recipe, Run, build, choose_device
 from bst_nbdev.recommender import Recommender
 
@@ -130,7 +127,7 @@ class ArrayDataset(Dataset):
     def __getitem__(self, index): return {name: x[index] for name, x in self.inputs.items()}, self.label[index]
 
 def loaders(windows, batch_size, shuffle):
-    "The same windows in batches, by each variant"
+    "Batch the same windows by each variant"
     everything = windows[torch.arange(len(windows))]
     own = lambda: torch.Generator()  # or the loader would draw from the one that dropout uses
     one_by_one = lambda kind: DataLoader(kind(*everything), batch_size, shuffle, generator=own())
@@ -142,7 +139,7 @@ def loaders(windows, batch_size, shuffle):
 
 @contextmanager
 def unpacked(path):
-    "The folder with the files; those of an archive are unpacked, and removed again"
+    "Yield the folder with the files; unpack an archive, and remove its files on exit"
     if path.is_dir(): yield path
     else:
         with tempfile.TemporaryDirectory() as folder:
@@ -158,17 +155,17 @@ def all_windows(path, length, step):
     return data, data.user[rows[:, -1]], data.item[rows], data.rating[rows]
 
 def first_batch(data, length, step, batch_size):
-    "(inputs, label) of the first training batch"
+    "Return (inputs, label) of the first training batch"
     return next(iter(make_batches(data, make_split(data, 'random-windows', length, step), length, batch_size)['train']))
 
 def naive_first_batch(user, item, rating, batch_size):
-    "The same from the naive route's windows"
+    "Return the first training batch of windows from the naive route"
     train = np.random.default_rng(0).random(len(user)) < .85
     inputs = dict(user=user[train], item=item[train], rating=rating[train, :-1])
     return next(iter(DataLoader(ArrayDataset(inputs, rating[train, -1]), batch_size, shuffle=True)))
 
 def data_job(setting, data, length=4, step=2, batch_size=128):
-    "The file's way into arrays of windows, and to the first batch; the naive route reads, cuts and batches once for both"
+    "Measure the way from a file to all windows and to the first batch; the naive route runs once for both"
     def by_naive_route():
         start = time.perf_counter()
         with unpacked(setting.path) as folder: found = naive_windows(folder, length, step)
@@ -298,7 +295,7 @@ class Bf16(torch.nn.Module):
 
 def packed_pass(batches, model, size, device='cpu', **changes):
     "Labels per second of a training pass of ours"
-    config = TrainingConfig(**{**training_settings('default', 10**6), 'batch_size': size, 'schedule': 'constant', **changes})
+    config = TrainingConfig(**{**training_settings('two-stream', 10**6), 'batch_size': size, 'schedule': 'constant', **changes})
     accelerator, optimizer = Accelerator(cpu=str(device) == 'cpu'), make_optimizer(model, config)
     loss, schedule = model.config.compute_loss, make_schedule(optimizer, config, 1)
     synchronize(device)
@@ -314,7 +311,7 @@ def packed_job(setting, data, length=10, chunks=(32, 64), batch_sizes=(1024, 409
     the beginning of one over all ratings.
     """
     rows, tensors = make_split(data, 'leave-last-out', length).train, RatingTensors(data)
-    c = build_config(data, 'default')
+    c = build_config(data, 'two-stream')
     few, many = setting.windows, 4 * setting.windows                                    # chunks are faster, so they get more to do
     variants = {f'windows of {length}': (1, length - 1, few)}
     for chunk, min_history in [*((chunk, length - 1) for chunk in chunks), (c.chunk, c.min_history)]:
@@ -324,7 +321,7 @@ def packed_job(setting, data, length=10, chunks=(32, 64), batch_sizes=(1024, 409
             batches = Planned(PackedBatches(Chunks(data, rows, places, min_history, tensors=tensors), size, shuffle=True), labels)
             def run():
                 seed_everything(0)
-                return packed_pass(batches, build_model(data, 'default'), size)
+                return packed_pass(batches, build_model(data, 'two-stream'), size)
             return run
         found = alternate({name: measure(*how) for name, how in variants.items()}, setting.repeat, f'packed, {size}')
         yield from table(f'training, two-stream, batch {size}, windows or chunks', 'examples/s', found, list(variants)[:1])
@@ -340,16 +337,15 @@ def dropout_job(setting, data, shape=(64, 64, 64), calls=50):
 
 def catalogue_job(setting, data, calls=100, by_item=64):
     "All items for one user, drawn at random or with the longest history there is: half and 99 % of the calls are at least this quick"
-    model = build_model(data, 'default').eval()
+    model = build_model(data, 'two-stream').eval()
     c, users = model.config, np.flatnonzero(np.diff(data.offsets) > 1)
     longest = users[np.argsort(-np.diff(data.offsets)[users], kind='stable')[:20]]
     drawn = np.random.default_rng(0).permutation(users)[:calls]
     def histories(users):
         chunks = Chunks(data, np.sort(data.offsets[users + 1] - 1), 1, c.chunk + c.min_history)
         return [chunks[torch.tensor([n])][0] for n in range(len(chunks))]
-    names = ('user', 'user_features', 'item', 'rating', 'time', 'position', 'padding_mask')
     items = torch.arange(len(data.items))[None]
-    def catalogue(h): return model.ask(model.encode(**{name: h[name] for name in names}), items, h['target_time'], h['target_position'])[0]
+    def catalogue(h): return model.decode(model.encode(**h), items, h['target_time'], h['target_position'])[0]
     def one(h, item): return model(**{**h, 'target_item': torch.tensor([[item]])})
     def each(h, count): return [one(h, item) for item in range(count)]
     with torch.inference_mode():
@@ -368,7 +364,7 @@ def catalogue_job(setting, data, calls=100, by_item=64):
 
 
 def untrained(data, source):
-    "A recommender whose answers mean nothing, and take as long as those of any other"
+    "Make an untrained recommender: its predictions mean nothing, and take as long as any other's"
     recipe = Recipe(str(source), protocol='leave-last-out')
     split, _, model = build(recipe, data)
     history, scores = pd.DataFrame(dict(epoch=[1], best=[True])), pd.DataFrame([dict(protocol=recipe.protocol, model='untrained', part='test')])
@@ -408,7 +404,7 @@ def operations(model, loss, inputs, label):
 
 def time_to(data, device, goal, every=100):
     "(seconds of training, best MAE of the median) of `two-stream` by `random-windows`, measured on validation, until the goal or its last epoch"
-    recipe = Recipe('', 'default', 'random-windows', 10)
+    recipe = Recipe('', 'two-stream', 'random-windows', 10)
     split, batches, model = build(recipe, data, device)
     config, loss = recipe.training(len(split.train)), model.config.compute_loss
     steps, optimizer, accelerator = config.epochs * len(batches['train']), make_optimizer(model, config), Accelerator(cpu=str(device) == 'cpu')
@@ -430,17 +426,17 @@ def time_to(data, device, goal, every=100):
 def device_job(setting, data, size=4096, goal=.6487, every=100):
     "`two-stream` on one device: labels per second, share of the device's peak, and time to the published MAE"
     rows, device = make_split(data, 'leave-last-out', 10).train, setting.device
-    tensors, c = RatingTensors(data, device), build_config(data, 'default')
+    tensors, c = RatingTensors(data, device), build_config(data, 'two-stream')
     labels = setting.windows * (1 if device == 'cpu' else 40)
     batches = Planned(PackedBatches(Chunks(data, rows, c.chunk, c.min_history, tensors=tensors), size, shuffle=True), labels)
     seed_everything(0)
-    model = build_model(data, 'default').to(device)
+    model = build_model(data, 'two-stream').to(device)
     inputs, label = next(iter(batches))
     step, peak = operations(model, c.compute_loss, inputs, label) / len(label), measured_peak(device, torch.float32)
     ways = {'float32': lambda model: model} | ({'bf16': Bf16} if device != 'cpu' else {})
     for precision, way in ways.items():
         named = f'device, training, two-stream, batch {size}, {precision}'
-        measure = lambda: packed_pass(batches, way(build_model(data, 'default').to(device)), size, device)
+        measure = lambda: packed_pass(batches, way(build_model(data, 'two-stream').to(device)), size, device)
         measure()                                                                                                  # warm
         rates = [measure() for _ in range(setting.repeat)]
         yield from table(named, 'examples/s', {OURS: rates})
@@ -481,12 +477,12 @@ def memory_of_run(setting, preset='pytorch', length=10, step=1):
     data, recipe = load(setting.path), Recipe(str(setting.path), preset, 'random-windows', length, step, epochs=1)
     split, batches, model = build(recipe, data)
     first = FirstBatches(batches['train'], -(-setting.windows // recipe.training(len(split.train)).batch_size))
-    fit(model, first, batches['validation'], model.config.compute_loss, dict(mae=MeanAbsoluteError()), recipe.training(len(split.train)))
+    fit_model(model, batches | dict(train=first), recipe.training(len(split.train)))
     compare(data, split, {preset: (model, batches)})
     return peak_memory()
 
 def fresh(function, setting):
-    "What a function returns in a new process"
+    "Call a function in a new process, and return its result"
     with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool: return pool.submit(function, setting).result()
 
 def memory_job(setting, data):

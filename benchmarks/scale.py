@@ -55,7 +55,7 @@ def start(a):
     "Load the prepared folder, split it, cut it into batches, and plan an epoch"
     from bst_nbdev.prepared import load_prepared
     from bst_nbdev.splits import make_split, seen_rows
-    from bst_nbdev.presets import build_batches, build_config, training_settings
+    from bst_nbdev.presets import build_config, training_settings
     clock = Clock()
     data = load_prepared(a.data/'prepared')
     yield 'load', clock(), 's'
@@ -63,8 +63,8 @@ def start(a):
     yield 'split', clock(), 's'
     seen_rows(data, split, 256)
     yield 'seen rows', clock(), 's'
-    config = build_config(data, 'default')
-    batches = config.batches(data, split, training_settings('default', len(split.train))['batch_size'])
+    config = build_config(data, 'two-stream')
+    batches = config.batches(data, split, training_settings('two-stream', len(split.train))['batch_size'])
     yield 'batches', clock(), 's'
     batches['train'].plan(0)
     yield 'plan of an epoch', clock(), 's'
@@ -74,7 +74,6 @@ def train(a):
     import torch
     from accelerate import Accelerator
     from bst_nbdev.prepared import load_prepared
-    from bst_nbdev.presets import build_loss
     from bst_nbdev.training import average_weights, make_optimizer, make_schedule, train_epoch
     from bst_nbdev.pipeline import Recipe, build
     torch.set_num_threads(a.threads)
@@ -113,7 +112,7 @@ def work(a):
 
 @contextmanager
 def limited(limit):
-    "Yields what a new process calls to have no more memory than that, the pages of its files included, or None where the kernel will not have it"
+    "Yield a function that limits the memory of a new process, file pages included, or None where the kernel cannot do it"
     old, within = Path('/sys/fs/cgroup/memory'), None  # only there if the kernel has the first version of cgroups, which counts swap with the rest
     root, memory, swap = (old, 'limit_in_bytes', ('memsw.limit_in_bytes', limit)) if old.exists() else (old.parent, 'max', ('swap.max', 0))
     group = root/f'bst_nbdev-{os.getpid()}'

@@ -33,7 +33,7 @@ from bst_nbdev.windows import RatingTensors
 from bst_nbdev.packing import Chunks, PackedBatches, split_evenly
 from bst_nbdev.transformer import QuickDropout
 from bst_nbdev.two_stream import TwoStreamBlock
-from bst_nbdev.presets import build_config, build_loss, build_model, training_settings
+from bst_nbdev.presets import build_config, build_model, training_settings
 from bst_nbdev.training import (TrainingConfig, average_weights, make_optimizer, make_schedule,
                                 parameter_groups)
 
@@ -50,7 +50,7 @@ class Ground:
         self.rows, self.tensors, self.made = make_split(self.data, 'leave-last-out', 10).train, RatingTensors(self.data), {}
 
     def batches(self, chunk=None, min_history=None, size=BATCH, kind=PackedBatches):
-        c, key = build_config(self.data, 'default'), (chunk, min_history, size, kind)
+        c, key = build_config(self.data, 'two-stream'), (chunk, min_history, size, kind)
         if key not in self.made:
             chunks = Chunks(self.data, self.rows, chunk or c.chunk, min_history or c.min_history, tensors=self.tensors)
             self.made[key] = Planned(kind(chunks, size, shuffle=True), self.count)
@@ -70,11 +70,11 @@ class ByTotalLength(PackedBatches):
 def train(ground, batches=None, change=lambda model: model, **changes):
     "One pass, after a change of the model"
     seed_everything(0)
-    return packed_pass(batches or ground.batches(), change(build_model(ground.data, 'default')), BATCH, **changes)
+    return packed_pass(batches or ground.batches(), change(build_model(ground.data, 'two-stream')), BATCH, **changes)
 
 @contextmanager
 def replaced(owner, name, value):
-    "An attribute with another value for a while"
+    "Give an attribute another value for the time of a block"
     before = getattr(owner, name)
     setattr(owner, name, value)
     try: yield
@@ -82,10 +82,10 @@ def replaced(owner, name, value):
 
 def plain_dropout(self, x): return F.dropout(x, self.p, self.training)
 
-def fused_attention(self, x, keys, bias):
-    query, (key, value) = self.split(self.query(self.norm1(x)))[0], keys
+def fused_attention(self, x, key_value, bias):
+    query, (key, value) = self.split_heads(self.query(self.norm1(x)))[0], key_value
     mixed = F.scaled_dot_product_attention(*(y.unflatten(0, (self.heads, -1)) for y in (query, key, value)), attn_mask=bias)
-    return self.feed(x + self.dropout(self.out(mixed.permute(1, 2, 0, 3).flatten(2))))
+    return self.feed_forward(x + self.dropout(self.out(mixed.permute(1, 2, 0, 3).flatten(2))))
 
 def with_method(ground, owner, name, value):
     with replaced(owner, name, value): return train(ground)
@@ -111,7 +111,7 @@ COMPILED = {}
 def compiled(ground):
     "Compiled once, when it is first called: that round does not count"
     if not COMPILED:
-        COMPILED['model'] = torch.compile(build_model(ground.data, 'default'), dynamic=True)
+        COMPILED['model'] = torch.compile(build_model(ground.data, 'two-stream'), dynamic=True)
         packed_pass(ground.batches(), COMPILED['model'], BATCH)
     return packed_pass(ground.batches(), COMPILED['model'], BATCH)
 
@@ -144,8 +144,8 @@ def trials_job(ground, repeat, only):
 def profile_job(ground, repeat, only):
     "Share of a step's parts, and of the kinds of work in it"
     if only not in 'profile': return
-    data, c = ground.data, TrainingConfig(**training_settings('default', 10**6))
-    model, batches, accelerator = build_model(data, 'default'), ground.batches(), Accelerator(cpu=True)
+    data, c = ground.data, TrainingConfig(**training_settings('two-stream', 10**6))
+    model, batches, accelerator = build_model(data, 'two-stream'), ground.batches(), Accelerator(cpu=True)
     optimizer, loss, averaged = make_optimizer(model, c), model.config.compute_loss, average_weights(model, .1, 1000)
     schedule, spent = make_schedule(optimizer, c, 10**6), {}
     def section(name, function):

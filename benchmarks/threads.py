@@ -28,7 +28,7 @@ ALONE, BUSY, PATIENT = 'alone', 'beside a busy process', 'beside a busy process,
 ONE_THREAD, NOTHING_SET = 'OMP_NUM_THREADS=1', 'nothing set'
 
 def environment(**variables):
-    "The present environment without the variables of OpenMP, and with these"
+    "Copy the present environment without the variables of OpenMP, and add these"
     kept = {name: value for name, value in os.environ.items() if not name.startswith(THREAD_VARIABLES)}
     return {**kept, 'PYTHONPATH': str(ROOT), 'BST_PROGRESS': '0', **variables}
 
@@ -42,7 +42,7 @@ def timed(command, **variables):
 
 @contextmanager
 def busy_process():
-    "A process that keeps one core busy"
+    "Start a process that keeps one core busy, and stop it on exit"
     process = subprocess.Popen([sys.executable, '-c', 'while True: pass'])
     try: yield process
     finally:

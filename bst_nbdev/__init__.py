@@ -1,6 +1,8 @@
 "The Behavior Sequence Transformer, explained, tested and ready to run"
+import importlib as _importlib
 import os as _os
 import sys as _sys
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 __version__ = "0.1.0"
 
@@ -22,3 +24,27 @@ def _share_cores():
 
 
 _share_cores()
+
+# What most programs need, by its module; it is loaded when it is first used, so that `import bst_nbdev` stays light
+_MODULES = dict(Recipe='pipeline', Run='pipeline', train='pipeline', evaluate='pipeline', load_run='runs', save_run='runs',
+                Recommender='recommender', load='prepared', from_frame='data', make_split='splits', build_model='presets')
+__all__ = ['__version__', *_MODULES]
+
+if _TYPE_CHECKING:  # for editors and type checkers
+    from .data import from_frame
+    from .pipeline import Recipe, Run, evaluate, train
+    from .prepared import load
+    from .presets import build_model
+    from .recommender import Recommender
+    from .runs import load_run, save_run
+    from .splits import make_split
+
+
+def __getattr__(name):
+    if name not in _MODULES: raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    value = getattr(_importlib.import_module(f'.{_MODULES[name]}', __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__(): return sorted({*globals(), *_MODULES})

@@ -45,16 +45,17 @@ def year_periods(
     year,  # Release years (int, [M]), 0 where unknown
     span: int = 5,  # Years in one period
 ):  # (period of each item (int32, [M]), number of periods with row 0)
-    "Number the periods of `span` years from 1 on; 0 where the year is unknown"
+    "Assign numbers to the periods of `span` years from 1 on; 0 where the year is unknown"
     year = torch.as_tensor(year).int()
     if not (year > 0).any(): return torch.zeros_like(year), 1
     first = year[year > 0].min()
     period = torch.where(year > 0, (year - first) // span + 1, 0).int()
     return period, int(period.max()) + 1
 
-# %% ../nbs/03_embedding.ipynb #33646f64
+# %% ../nbs/03_embedding.ipynb #33646fc0
 GENRE_MODES = ('none', 'dense', 'mean')
 
+# %% ../nbs/03_embedding.ipynb #33646f64
 class ItemEmbedding(nn.Module):
     "Vectors of items from their id, genres and release period"
     def __init__(self,
@@ -167,7 +168,7 @@ def log_bucket(
     buckets: int,  # Number of buckets; larger distances than the last one's are in the last one
     fine: int = 0,  # Each doubling has 2**fine buckets, or one for each whole number if there are fewer numbers
 ) -> torch.Tensor:  # Bucket numbers from 0 to `buckets` - 1 (int32, same shape)
-    "Number buckets that widen with the distance"
+    "Assign numbers to buckets that widen with the distance"
     if torch.compiler.is_exporting():
         edges = [2. ** (k >> fine) * (1 + k % 2**fine / 2**fine) for k in range(1, buckets)]
         edges = torch.tensor(edges, device=distance.device)

@@ -37,14 +37,14 @@ def check_visibility(
 def history_positions(
     index,  # k: how many ratings of the same history come before each (array or tensor of integers)
 ):  # 2k + 1, of the same type and shape
-    "Number the ratings of a history: odd positions"
+    "Assign numbers to the ratings of a history: odd positions"
     return 2 * index + 1
 
 def target_positions(
     index,  # k: how many ratings of the history come before each target (array or tensor of integers)
     in_history,  # True where the target is itself the next rating of the history (bool, one or as many)
 ):  # 2k + 1 in the history and 2k otherwise, of the same type and shape
-    "Number targets: odd in the history, even between two of its ratings"
+    "Assign numbers to targets: odd in the history, even between two of its ratings"
     return 2 * index + in_history
 
 def ratings_before(
@@ -109,7 +109,7 @@ class ChunkTable:
         first_history: int,  # First rating of history that is here
         device: str | torch.device = 'cpu',  # Where the tensors live
     ) -> 'ChunkTable':  # The same table, of tensors
-        "Number targets and history from the first that are here, on the device"
+        "Assign numbers to targets and history from the first that are here, on the device"
         def put(numbers, first): return torch.from_numpy(numbers - first).to(device)
 
         return ChunkTable(put(self.target_start, first_target), put(self.target_stop, first_target),
@@ -120,14 +120,14 @@ class ChunkTable:
         numbers: torch.Tensor,  # Which chunks (int64, [B])
         count: int,  # How many targets are numbered
     ) -> tuple[torch.Tensor, torch.Tensor]:  # Numbers, and True where they are not padding (B, T)
-        "Number the targets of some chunks"
+        "Assign numbers to the targets of some chunks"
         return index_ranges(self.target_start[numbers], self.target_stop[numbers], count)
 
     def history(self,
         numbers: torch.Tensor,  # Which chunks (int64, [B])
         count: int,  # How many ratings may be history
     ) -> tuple[torch.Tensor, torch.Tensor]:  # Numbers, and True where they are not padding (B, S)
-        "Number the ratings of history of some chunks"
+        "Assign numbers to the ratings of history of some chunks"
         return index_ranges(self.history_start[numbers], self.history_stop[numbers], count)
 
 # %% ../nbs/02b_packing.ipynb #786fc267

@@ -44,10 +44,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-# %% ../nbs/12_service.ipynb #d82461bf
+# %% ../nbs/12_service.ipynb #d82461c0
 class Overloaded(BSTError):
     "Refusal of a request because too many are waiting"
 
+# %% ../nbs/12_service.ipynb #d82461bf
 class Batcher:
     "Thread that owns the model and answers queued requests in batches"
     def __init__(self,

@@ -51,7 +51,7 @@ class RatingTensors:
     def local_rows(self,
         rows: np.ndarray,  # Row numbers in the data set (int64)
     ) -> torch.Tensor:  # Row numbers in these tensors (int64)
-        "Number rows from the first rating that is here, on the device"
+        "Assign numbers to rows from the first rating that is here, on the device"
         return as_tensor(rows - self.first if self.first else rows, self.device)
 
 # %% ../nbs/02a_windows.ipynb #4bdb3d3e

@@ -27,11 +27,11 @@ import torch
 
 from bst_nbdev.core import atomic_path, device_name, seed_everything, show_progress, source_commit
 from bst_nbdev.prepared import load
-from bst_nbdev.splits import Split, make_split, seen_rows
+from bst_nbdev.splits import Split, make_split
 from bst_nbdev.packing import Chunks, PackedBatches
-from bst_nbdev.presets import build_batches, build_loss, build_model, reach
-from bst_nbdev.training import fit, predict
-from bst_nbdev.evaluation import as_rating, fit_baseline, rating_scores, validation_metrics
+from bst_nbdev.presets import build_model
+from bst_nbdev.training import predict
+from bst_nbdev.evaluation import fit_baseline, fit_model, init_from_split, point_estimate, rating_scores
 from bst_nbdev.pipeline import Recipe
 from bst_nbdev.runs import load_run
 from reproduce import merge
@@ -51,12 +51,8 @@ def train_on(data, recipe, split):
     model = build_model(data, recipe.preset, **recipe.model_settings())
     training = recipe.training(len(split.train))
     batches = model.config.batches(data, split, training.batch_size, seed=recipe.seed)
-    users, items = seen_rows(data, split, model.config.max_history)
-    model.init_from_training(users, items, labels=torch.as_tensor(data.rating[split.train]))
-    metrics = validation_metrics(model.config)
-    monitor = next(iter(metrics))
-    fit(model, batches['train'], batches['validation'], model.config.compute_loss, metrics, training,
-        monitor=monitor)
+    init_from_split(model, data, split)
+    fit_model(model, batches, training)
     return model, batches
 
 def predict_in_order(model, batches):
@@ -92,10 +88,10 @@ def resampled(errors, measure, drawn):
 def significance(args, data):
     "Compare with baselines: differences with the middle 95 % of a paired bootstrap over users"
     models, split = load_seeds(args, data), make_split(data, PROTOCOL)
-    labels, values = models[0][2], models[0][0].config.rating_values
+    labels, scale = models[0][2], models[0][0].config.scale
 
     def errors_of(predictions):
-        return {m: (as_rating(predictions, values, m == 'mae') - labels).numpy() for m in MEASURES}
+        return {m: (point_estimate(predictions, scale, m == 'mae') - labels).numpy() for m in MEASURES}
 
     ours = [errors_of(logits) for _, logits, _ in models]
     drawn = np.random.default_rng(0).integers(0, len(labels), (RESAMPLES, len(labels)), dtype=np.int32)
@@ -123,7 +119,7 @@ def calibration(args, data, parts=10):
     "Compare probability and frequency: for each rating, tenths of the test targets by predicted probability"
     model, logits, labels = load_seeds(args, data)[0]
     values, probability = model.config.rating_values, logits.softmax(-1)
-    occurred = torch.nn.functional.one_hot(rating_index(labels, values), logits.shape[1]).float()
+    occurred = torch.nn.functional.one_hot(model.config.scale.index(labels), logits.shape[1]).float()
     for k, value in enumerate(values):
         for rows in probability[:, k].argsort().tensor_split(parts):
             yield dict(dataset=data.name, protocol=PROTOCOL, rating=value,
@@ -141,9 +137,9 @@ def unknown_users(args, data):
     split = Split(PROTOCOL, known(whole.train), known(whole.validation), whole.test)
     recipe = Recipe(str(args.data), protocol=PROTOCOL, epochs=args.epochs)
     model, batches = train_on(data, recipe, split)
-    trained_ids = model.user.id.known.clone()
+    trained_ids = model.streams.user.id.known.clone()
     assert not trained_ids[torch.from_numpy(held_out)].any(), 'the model knows users that were kept out'
-    c = model.config
+    c, head = model.config, model.head
     groups = {'unknown': whole.test[held_out[data.user[whole.test]]], 'known': known(whole.test)}
     histories = {f'last {SHORT}': dict(chunk=1, min_history=SHORT),
                  'the whole chunk': dict(chunk=c.chunk, min_history=c.min_history)}
@@ -151,9 +147,9 @@ def unknown_users(args, data):
              ('known', True): 'a known user, id hidden'}
     for group, rows in groups.items():
         for history, settings in histories.items():
-            chunks = Chunks(data, rows, side=c.context, tensors=batches['test'].chunks.tensors, **settings)
+            chunks = Chunks(data, rows, visibility=c.visibility, tensors=batches['test'].chunks.tensors, **settings)
             for hidden in (False, True) if group == 'known' else (True,):
-                for table in (model.user.id, model.user_bias, model.user_factors):
+                for table in (model.streams.user.id, head.user_bias, head.user_factors):
                     table.known.copy_(trained_ids & (not hidden))
                 user = names[group, hidden]
                 answers = predict_in_order(model, PackedBatches(chunks, 4096))

@@ -19,7 +19,6 @@ from accelerate import Accelerator
 
 from bst_nbdev.core import atomic_path, device_name, progress, source_commit
 from bst_nbdev.prepared import load
-from bst_nbdev.presets import build_loss
 from bst_nbdev.training import average_weights, make_optimizer, make_schedule, train_epoch
 from bst_nbdev.evaluation import evaluate_model
 from bst_nbdev.pipeline import Recipe, build

@@ -21,10 +21,10 @@ import torch
 
 from bst_nbdev.core import atomic_path, device_name, progress, seed_everything, show_progress, source_commit
 from bst_nbdev.prepared import load
-from bst_nbdev.splits import make_split, seen_rows
-from bst_nbdev.presets import build_batches, build_loss, build_model, reach, training_settings
-from bst_nbdev.training import TrainingConfig, fit
-from bst_nbdev.evaluation import evaluate_model, validation_metrics
+from bst_nbdev.splits import make_split
+from bst_nbdev.presets import build_model, training_settings
+from bst_nbdev.training import TrainingConfig
+from bst_nbdev.evaluation import evaluate_model, fit_model, init_from_split
 
 KEY = ['dataset', 'protocol', 'every', 'tried']
 PROTOCOL = {'two-stream': 'random-windows', 'fill-in': 'random-ratings'}
@@ -95,11 +95,9 @@ def work(data, preset, name, every, threads, quick):
     seed_everything(config.seed)
     model = build_model(data, preset, **model_settings)
     batches = model.config.batches(data, split, config.batch_size, seed=config.seed)
-    users, items = seen_rows(data, split, model.config.max_history)
-    model.init_from_training(users, items, labels=torch.as_tensor(data.rating[split.train]))
-    start, metrics = time.perf_counter(), validation_metrics(model.config)
-    monitor, loss = next(iter(metrics)), model.config.compute_loss
-    epochs = fit(model, batches['train'], batches['validation'], loss, metrics, config, monitor=monitor)
+    init_from_split(model, data, split)
+    start = time.perf_counter()
+    epochs = fit_model(model, batches, config)
     return dict(dataset=data.name, protocol=whole.protocol, every=every, tried=name, part='validation',
                 **evaluate_model(model, batches['validation']), train_loss=epochs.loss.iloc[-1],
                 best_epoch=int(epochs.epoch[epochs.best].iloc[-1]), epochs=len(epochs),

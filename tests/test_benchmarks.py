@@ -246,7 +246,8 @@ def test_scale_measures_a_small_set(scale, tmp_path):
 def test_device_job_measures_rate_share_and_time(bench, setting):
     data = bench.load(setting.path)
     rows = {row['work'].removeprefix('device, '): row for row in bench.device_job(setting, data, size=512, goal=9., every=1)}
-    rate, share = rows['training, default, batch 512, float32'], rows['training, default, batch 512, float32: share of the peak in float32']
+    work = 'training, two-stream, batch 512, float32'
+    rate, share = rows[work], rows[f'{work}: share of the peak in float32']
     assert (rate['unit'], share['unit']) == ('examples/s', '%') and rate['value'] > 0 and 0 < share['value'] < 100
     assert rows['training time to MAE 9.0 on validation by random-windows']['value'] > 0 and rows['peak, product of matrices in float32']['value'] > 0
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torchmetrics import MeanSquaredError
 
-from bst_nbdev import pipeline, windows
+from bst_nbdev import evaluation, windows
 from bst_nbdev.core import ConfigError, show_progress
 from bst_nbdev.sample import make_sample
 from bst_nbdev.data import from_frame
@@ -19,18 +19,17 @@ from bst_nbdev.movielens import read_movielens
 from bst_nbdev.splits import PROTOCOLS, make_split, window_targets
 from bst_nbdev.windows import Windows, make_batches
 from bst_nbdev.packing import Chunks, make_packed_batches
-from bst_nbdev.model import make_model
-from bst_nbdev.presets import build_model
-from bst_nbdev.presets import PRESETS
+from bst_nbdev.bst import BSTConfig
+from bst_nbdev.presets import PRESETS, build_model
 from bst_nbdev.training import predict, score
 from bst_nbdev.evaluation import rating_scores
 from bst_nbdev.pipeline import Recipe, build, train
 from bst_nbdev.runs import load_model, save_run
 
 PACKAGE = Path(__file__).resolve().parent.parent/'bst_nbdev'
-MODEL_FILES = [PACKAGE/f'{name}.py' for name in ('embedding', 'transformer', 'mlp', 'model', 'stream')]
-each_preset = pytest.mark.parametrize('preset', PRESETS)
-each_kind = pytest.mark.parametrize('preset', ['default', 'single-sequence'])  # one that reads in chunks, one that reads windows
+MODEL_FILES = [PACKAGE/f'{name}.py' for name in ('embedding', 'transformer', 'mlp', 'model', 'heads', 'bst', 'two_stream')]
+each_preset = pytest.mark.parametrize('preset', [name for name, preset in PRESETS.items() if preset.config is BSTConfig])
+each_kind = pytest.mark.parametrize('preset', ['two-stream', 'single-sequence'])  # one that reads in chunks, one that reads windows
 each_protocol = pytest.mark.parametrize('protocol', PROTOCOLS)
 
 @pytest.fixture(scope='module', autouse=True)
@@ -44,13 +43,13 @@ def tiny(tmp_path_factory):
     "Twelve users of the synthetic sample's world"
     return read_movielens(make_sample(tmp_path_factory.mktemp('tiny'), n_users=12, n_movies=150))
 
-def model_and_batch(interactions, preset, length=5, places=(0, 2, 60, 200, 500)):
+def model_and_batch(interactions, preset, length=5, rows=(0, 2, 60, 200, 500)):
     "A preset in eval mode with all its weights awake and its answers not clamped, and a batch whose first rows have short histories"
     torch.manual_seed(0)
     model = build_model(interactions, preset, sequence_length=length).eval()
     for parameter in model.parameters(): nn.init.normal_(parameter, std=.3) if parameter.ndim > 1 else None
     model.to_scale = lambda y: y
-    inputs, _ = Windows(interactions, np.array(places), length)[torch.arange(len(places))]
+    inputs, _ = Windows(interactions, np.array(rows), length)[torch.arange(len(rows))]
     return model, inputs
 
 
@@ -133,7 +132,7 @@ def test_best_checkpoint_is_chosen_on_validation(tiny, protocol, preset):
     rating = tiny.rating.copy()
     rating[honest.split.test] = 6 - rating[honest.split.test]
     blind = train(recipe, replace(tiny, rating=rating), 'cpu', baselines=())
-    pd.testing.assert_frame_equal(honest.history.drop(columns='seconds'), blind.history.drop(columns='seconds'), check_exact=True)
+    pd.testing.assert_frame_equal(honest.training_log.drop(columns='seconds'), blind.training_log.drop(columns='seconds'), check_exact=True)
     assert all(torch.equal(value, blind.model.state_dict()[name]) for name, value in honest.model.state_dict().items())
     assert honest.table.mae_mean.iloc[-1] != blind.table.mae_mean.iloc[-1] and honest.table.mae_mean.iloc[0] == blind.table.mae_mean.iloc[0]
 
@@ -144,8 +143,8 @@ def test_training_never_meets_a_test_target(tiny, protocol, preset, monkeypatch)
     def fit(model, train, validation, *args, **kwargs):
         for batches in train, validation: seen.update(getattr(batches, 'windows' if preset == 'single-sequence' else 'chunks').targets.tolist())
         return original(model, train, validation, *args, **kwargs)
-    seen, original = set(), pipeline.fit
-    monkeypatch.setattr(pipeline, 'fit', fit)
+    seen, original = set(), evaluation.fit
+    monkeypatch.setattr(evaluation, 'fit', fit)
     run = train(Recipe(preset=preset, protocol=protocol, sequence_length=4, epochs=1), tiny, 'cpu', baselines=())
     assert seen == {*run.split.train.tolist(), *run.split.validation.tolist()} and not seen & set(run.split.test.tolist())
 
@@ -162,7 +161,7 @@ def test_no_hidden_rating_is_an_input(tiny, visibility):
             assert all(torch.equal(value, other[name]) for name, value in inputs.items())
             assert torch.equal(label, other_label) == (part == 'train')
 
-def test_later_ratings_are_refused_where_one_must_foresee():
+def test_later_ratings_are_refused_where_the_task_is_prediction():
     for protocol in PROTOCOLS:
         if protocol == 'random-ratings': Recipe(protocol=protocol, visibility='bidirectional')
         else:
@@ -173,8 +172,8 @@ def test_later_ratings_are_refused_where_one_must_foresee():
 
 @each_preset
 def test_a_rating_of_one_keeps_film_and_position(tiny, preset):
-    "Of a behaviour rated 1, the film and the place still matter to the answer."
-    model, inputs = model_and_batch(tiny, preset, places=(60, 200))
+    "Of a behaviour rated 1, the film and the position still matter to the answer."
+    model, inputs = model_and_batch(tiny, preset, rows=(60, 200))
     inputs['rating'][:, :-1] = 1.
     x = model.sequence(inputs['item'], inputs['rating'], inputs['time_gap'], inputs['padding_mask'])
     assert (x[:, :-1].abs().sum(-1) > 0).all()
@@ -192,7 +191,7 @@ def test_a_rating_of_one_keeps_film_and_position(tiny, preset):
 
 @each_preset
 def test_padding_is_masked_and_not_averaged(tiny, preset):
-    "What stands in padded places changes nothing."
+    "What stands in padded positions changes nothing."
     model, inputs = model_and_batch(tiny, preset)
     padded = inputs['padding_mask']
     assert padded[:2].any(1).all() and not padded[2:].any()
@@ -234,12 +233,17 @@ def test_no_row_by_row_tables_and_no_eval():
 
 # --- 8. Typed-in sizes and globals
 
+def defaults_of(node):
+    "Defaults of parameters and of fields, and the last value of `x or …`, which is the default where `x` is None"
+    if isinstance(node, ast.arguments): return [*node.defaults, *node.kw_defaults]
+    if isinstance(node, ast.AnnAssign): return [node.value]
+    if isinstance(node, ast.BoolOp) and isinstance(node.op, ast.Or): return node.values[-1:]
+    return []
+
 def literals(code):
     "Lines of classes with a whole number above 8 that is no default"
     for klass in [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ClassDef)]:
-        defaults = {id(part) for node in ast.walk(klass) if isinstance(node, (ast.arguments, ast.AnnAssign))
-                    for default in ([*node.defaults, *node.kw_defaults] if isinstance(node, ast.arguments) else [node.value]) if default
-                    for part in ast.walk(default)}
+        defaults = {id(part) for node in ast.walk(klass) for default in defaults_of(node) if default for part in ast.walk(default)}
         yield from (node.lineno for node in ast.walk(klass) if isinstance(node, ast.Constant) and type(node.value) is int
                     and node.value > 8 and id(node) not in defaults)
 
@@ -253,7 +257,7 @@ def module_state(code):
 
 def test_no_typed_in_sizes_and_no_globals():
     "Classes of the model hold no sizes of their own, and read no variables of the module."
-    bad = 'sizes = {}\nclass A:\n    w: int = 32\n    def f(self, n=84):\n        return nn.Linear(661, sizes["d"])'
+    bad = 'sizes = {}\nclass A:\n    w: int = 32\n    def f(self, n=84):\n        return nn.Linear(661, sizes["d"], n or 1024)'
     assert (list(literals(bad)), module_state(bad)) == ([5], [5])
     for path in MODEL_FILES: assert (list(literals(path.read_text())), module_state(path.read_text())) == ([], []), path.name
 
@@ -266,7 +270,7 @@ def test_any_size_of_data_fits(preset):
                                         pd.DataFrame(dict(item=range(13), genres='a|b|c', year=1990)))]:
         data = from_frame(ratings, users, items)
         for length in 2, 7:
-            model, inputs = model_and_batch(data, preset, length, places=(0, 11, 60))
+            model, inputs = model_and_batch(data, preset, length, rows=(0, 11, 60))
             assert model(**inputs).shape == (3,) and model(**inputs).isfinite().all()
 
 
@@ -274,7 +278,7 @@ def test_any_size_of_data_fits(preset):
 
 @each_preset
 def test_unknown_users_and_films(tiny, preset):
-    "Ids that nobody knows are row 0 and get a finite answer; so do films that training has never shown."
+    "Unknown ids are row 0 and get a finite answer; so do films that training has never shown."
     assert tiny.users.encode([10**9, -1, None, 'x']).tolist() == tiny.items.encode([10**9, -1, float('nan'), 'x']).tolist() == [0] * 4
     model, inputs = model_and_batch(tiny, preset)
     unknown = {name: torch.zeros_like(inputs[name]) for name in ('user', 'user_features', 'item')}
@@ -287,8 +291,8 @@ def test_unknown_users_and_films(tiny, preset):
 
 
 @pytest.mark.parametrize('objective', ['rating', 'click'])
-def test_the_stream_has_none_of_these_faults(tiny, objective):
-    "Others in the batch and what is padded do not matter; a film rated 1 does, and so does its place; unknown ids get a finite answer."
+def test_two_streams_have_none_of_these_faults(tiny, objective):
+    "Others in the batch and what is padded do not matter; a film rated 1 does, and so does its position; unknown ids get a finite answer."
     torch.manual_seed(0)
     model = build_model(tiny, width=16, objective=objective).eval()
     for parameter in model.parameters(): nn.init.normal_(parameter, std=.3)

@@ -78,6 +78,12 @@ def test_each_public_method_is_documented():
     assert f'core.py#L{line})' in from_dict and 'from_dict(values:dict)' in from_dict and '| values | dict | ' in from_dict
     assert showdoc.method_cells('class Nowhere:\n    def f(self): pass', 'Nowhere') == []
 
+def test_types_and_patched_methods():
+    assert showdoc.table_cell(list[core.JSONConfig]) == 'list[JSONConfig]' and showdoc.table_cell(dict[str, int]) == 'dict[str, int]'
+    assert showdoc.table_cell(core.JSONConfig) == 'JSONConfig' and showdoc.table_cell('a.b | c') == r'a.b \| c'
+    assert '### JSONConfig.to_dict\n' in showdoc.patched('JSONConfig.to_dict') and showdoc.patched('example') == ''
+    assert showdoc.patched('JSONConfig.nothing') == showdoc.patched('Nowhere.nothing') == ''
+
 def page(*cells):
     "What becomes of the cells of a notebook: kind and text"
     made = [mk_cell(cell) if isinstance(cell, str) else cell for cell in cells]

@@ -188,9 +188,8 @@ import torch
 from bst_nbdev import pipeline
 from bst_nbdev.core import show_progress
 from bst_nbdev.prepared import load
-from bst_nbdev.presets import build_loss
-from bst_nbdev.training import fit, predict, processes
-from bst_nbdev.evaluation import evaluate_model, validation_metrics
+from bst_nbdev.training import predict, processes
+from bst_nbdev.evaluation import evaluate_model, fit_model
 
 show_progress(False)
 data, out, dropout, preset = sys.argv[1:]
@@ -198,13 +197,11 @@ recipe = pipeline.Recipe(data, preset=preset, epochs=2, batch_size=128)
 own = pipeline.build_model
 if dropout == '0':
     off = dict(dropout=0., embedding_dropout=0., history_dropout=0.)
-    if preset not in ('default', 'fill-in'): off = dict(dropout=0., id_dropout=0.)
+    if preset not in ('two-stream', 'fill-in'): off = dict(dropout=0., id_dropout=0.)
     pipeline.build_model = lambda *a, **k: own(*a, **k, **off)
 split, batches, model = pipeline.build(recipe, load(data), 'cpu')
 before = evaluate_model(model, batches['test'])
-metrics = validation_metrics(model.config)
-loss, config = build_loss(model.config), recipe.training(len(split.train))
-log = fit(model, batches['train'], batches['validation'], loss, metrics, config, next(iter(metrics)))
+log = fit_model(model, batches, recipe.training(len(split.train)))
 predictions, labels = predict(model, batches['test'])
 group = processes()
 targets = batches['train'].chunks.targets if hasattr(batches['train'], 'chunks') else []
@@ -215,7 +212,7 @@ found = dict(before=before, after=evaluate_model(model, batches['test']),
 Path(f'{out}-{group.process_index}').write_text(json.dumps(found))
 """
 
-def trained_by(command, tiny, folder, dropout, preset='default'):
+def trained_by(command, tiny, folder, dropout, preset='two-stream'):
     "Train with a command; return the result of each process"
     folder.mkdir()
     (folder/'train.py').write_text(TRAIN_AND_PREDICT)
@@ -223,7 +220,7 @@ def trained_by(command, tiny, folder, dropout, preset='default'):
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads(path.read_text()) for path in sorted(folder.glob('found-*'))]
 
-@pytest.mark.parametrize('preset, data', [('default', 'sample'), ('joint', 'tiny')])
+@pytest.mark.parametrize('preset, data', [('two-stream', 'sample'), ('single-sequence', 'tiny')])
 def test_two_processes_are_one_run(tiny, tmp_path, preset, data):
     "Without dropout, two processes give the predictions, the losses, the metrics and the weights of one"
     data = ROOT/'data'/'sample' if data == 'sample' else tiny

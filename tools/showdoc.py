@@ -9,6 +9,8 @@ import copy
 import dataclasses
 import importlib
 import inspect
+import re
+import typing
 
 from execnb.nbio import mk_cell
 from fastcore.docments import DocmentTbl, DocmentText
@@ -22,8 +24,10 @@ from nbdev.showdoc import BasicMarkdownRenderer
 def table_cell(value) -> str:
     "Write a type, a default or a docment into a cell: `|` would begin the next one, and the type of a default None says nothing"
     if value in (inspect.Parameter.empty, type(None)): return ''
-    name = value if isinstance(value, str) else getattr(value, '__name__', None) if inspect.isclass(value) else None
-    return str(name or value).replace('|', '\\|')
+    if isinstance(value, str): name = value
+    elif inspect.isclass(value) and not typing.get_args(value): name = value.__name__
+    else: name = re.sub(r'\b(?:[a-z_]+\.)+([A-Z])', r'\1', str(value))  # list[package.module.Name] is list[Name]
+    return name.replace('|', '\\|')
 
 class ParameterTable(DocmentTbl):
     "A table of the parameters of a function: name, type, default, and its docment"
@@ -105,6 +109,12 @@ def method_cells(source: str, name: str) -> list:
         shown.append(mk_cell(NbdevLookup().linkify(markdown), 'markdown'))
     return shown
 
+def patched(name: str) -> str:  # Markdown; empty for other names
+    "Document a method that is added with @patch from the package: in a notebook a decorator may hide its class"
+    owner, _, method = name.rpartition('.')
+    if not owner or not hasattr(in_package(owner), method): return ''
+    return NbdevLookup().linkify(TableRenderer(getattr(in_package(owner), method), name=name)._repr_markdown_())
+
 def around_code(
     shown: str,  # What the renderer wrote
 ) -> tuple:  # What stands above the code, and what stands below it
@@ -123,7 +133,10 @@ def shown_cells(cell, docs: list) -> list:
         made.source, made.outputs = source, []
         return made
 
-    text = {doc.source.rpartition('show_doc(')[2].strip(') \n'): ''.join(doc.outputs[0]['data']['text/markdown']) for doc in docs}
+    text = {}
+    for doc in docs:
+        name = doc.source.rpartition('show_doc(')[2].strip(') \n')
+        text[name] = patched(name) or ''.join(doc.outputs[0]['data']['text/markdown'])
     cells = []
     for name, source in parts_of(cell.source, list(text)):
         above, below = around_code(text.pop(name))
