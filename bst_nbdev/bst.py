@@ -165,6 +165,8 @@ def bst_settings(
 # %% ../nbs/06_bst.ipynb #58a789a8
 class BST(SequenceModel):
     "Behavior Sequence Transformer: rates a target item from the history before it and the user's profile"
+    config: BSTConfig  # Its settings
+
     def __init__(self,
         config: BSTConfig,  # What to build
     ):
