@@ -24,8 +24,8 @@ def occlusion_effects(
     at: int | None = None,  # Time of the prediction, in seconds since 1970; None for soon after the last rating
 ) -> np.ndarray:  # (S,): in units of the prediction (stars, or probability)
     "Compute how far each rating of a history moves a prediction"
-    without = [replace(history, item=history.item[rows], rating=history.rating[rows], time=history.time[rows])
-               for rows in ~np.eye(len(history), dtype=bool)]                          # row n leaves out rating n
+    without = [replace(history, item=history.item[keep], rating=history.rating[keep], time=history.time[keep])
+               for keep in ~np.eye(len(history), dtype=bool)]                          # row n leaves out rating n
     scores = model.score_items([history, *without], np.array([item]), at)[:, 0]        # (1 + S, K)
     predictions = next(iter(interpret_scores(scores, model.config).values()))          # (1 + S,)
     return predictions[0] - predictions[1:]

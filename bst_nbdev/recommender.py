@@ -85,7 +85,8 @@ def make_history(
     rating = pd.to_numeric(pd.Series(ratings, dtype=object), errors='coerce').to_numpy(np.float32)
     low, high = index.catalogue.rating_values[0], index.catalogue.rating_values[-1]
     check_each(~((rating >= low) & (rating <= high)),
-               lambda n: f"the rating {ratings[n]!r} of {names[n]!r} is not on the scale: give {low:g} to {high:g}")
+               lambda n: f"the rating {ratings[n]!r} of {names[n]!r} is not on the scale: "
+                         f"give {low:g} to {high:g}")
     if times is None: times = list(range(0, len(item) * ASSUMED_GAP, ASSUMED_GAP))
     time = pd.to_numeric(pd.Series(times, dtype=object), errors='coerce').to_numpy(float)
     check_each(~(np.abs(time) < 2**40),
@@ -125,7 +126,8 @@ class KnownUsers:
         "Collect the history of a known user"
         data = self.interactions
         row = int(data.users.encode(np.array([user]))[0])
-        if row == UNKNOWN: raise UserError(f"no user has the id {user!r}: give one of the data, or a list of ratings")
+        if row == UNKNOWN:
+            raise UserError(f"no user has the id {user!r}: give one of the data, or a list of ratings")
         rows = slice(data.offsets[row], data.offsets[row + 1])
         profile = tuple(int(feature.rows[row]) for feature in data.user_features.values())
         item = np.array(data.item[rows], np.int64)
@@ -161,7 +163,8 @@ class RecommendableItems:
         "Select the items that may be recommended"
         allowed = self.known.copy()
         allowed[UNKNOWN] = False
-        if genres is not None: allowed &= self.of_genres([genres] if isinstance(genres, str) else list(genres))
+        if isinstance(genres, str): genres = [genres]
+        if genres is not None: allowed &= self.of_genres(list(genres))
         if years is not None:
             first, last = year_range(years)
             allowed &= (self.index.years >= first) & (self.index.years <= last)
@@ -273,7 +276,8 @@ class Predictor:
         at = target_time(history, at)
         reasons = explain_score(self.network, history, row, at)
         table = pd.concat([self.index.table(history.item), reasons], axis=1)
-        table = table.sort_values('effect', key=lambda effect: -effect.abs(), kind='stable', ignore_index=True).head(k)
+        largest_first = np.argsort(-reasons.effect.abs().to_numpy(), kind='stable')[:k]
+        table = table.iloc[largest_first].reset_index(drop=True)
         table.attrs = dict(self.predict(history, [item], at=at).iloc[0], **reasons.attrs)
         return table
 
@@ -296,8 +300,8 @@ def hub_errors(
     except BSTError: raise
     except Exception as error:  # of many kinds: network, Hub and its files
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{name} is not a folder on this machine, and could not be fetched from the Hub "
-                              f"({reason}): check the name and the connection") from error
+        raise CheckpointError(f"{name} is not a folder on this machine, and could not be fetched from "
+                              f"the Hub ({reason}): check the name and the connection") from error
 
 # %% ../nbs/10a_recommender.ipynb #10a10035
 def load_parts(
@@ -314,7 +318,8 @@ def load_parts(
         if sizes != (len(catalogue.users), len(catalogue.items), len(catalogue.items)):
             raise ValueError('the sizes differ')
     except (OSError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{folder} is not a whole run ({error}): copy the whole folder, or train again") from error
+        remedy = 'copy the whole folder, or train again'
+        raise CheckpointError(f"{folder} is not a whole run ({error}): {remedy}") from error
     return network, catalogue, popularity, metadata
 
 # %% ../nbs/10a_recommender.ipynb #16e185e8
@@ -423,9 +428,9 @@ from bst_nbdev.recommender import Recommender
 Recommender.load('this folder, or its name on the Hub').recommend([('title or id', 5), ('another', 2)])
 ```
 
-The model has learned from the users of these data, so its predictions need not hold for other groups of users.
-It recommends no items without training ratings, and it prefers what was popular at that time. The ratings are not
-part of this folder; their licence decides what the model may be used for.
+The model has learned from the users of these data, so its predictions need not hold for other groups of
+users. It recommends no items without training ratings, and it prefers what was popular at that time. The
+ratings are not part of this folder; their licence decides what the model may be used for.
 '''
 
 # %% ../nbs/10a_recommender.ipynb #f8bcd460
@@ -464,8 +469,8 @@ def _save_pretrained(self: Recommender, save_directory):
         for path in sorted(written.iterdir()): os.replace(path, Path(save_directory)/path.name)
 
 @patch(cls_method=True)
-def _from_pretrained(cls: Recommender, *, model_id, revision, cache_dir, force_download, local_files_only, token,
-                     data=None, device='auto', **_):
+def _from_pretrained(cls: Recommender, *, model_id, revision, cache_dir, force_download, local_files_only,
+                     token, data=None, device='auto', **_):
     "Fetch, check and load a folder for `from_pretrained`"
     if os.path.isdir(model_id): return cls.load(model_id, data, device)
     with hub_errors(model_id):

@@ -26,7 +26,6 @@ import numpy as np
 from . import __version__
 from .core import BSTError, ConfigError, check_at_least, logger, require_extra
 from .packing import History
-from .bst import score_items
 from .evaluation import interpret_scores
 from .titles import ItemError
 from .recommender import Recommender, UserError
@@ -44,10 +43,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-# %% ../nbs/12_service.ipynb #d82461bf
+# %% ../nbs/12_service.ipynb #12000002
 class Overloaded(BSTError):
     "Refusal of a request because too many are waiting"
 
+# %% ../nbs/12_service.ipynb #d82461bf
 class Batcher:
     "Thread that owns the model and answers queued requests in batches"
     def __init__(self,
@@ -298,7 +298,8 @@ class Service:
         history = await asyncio.to_thread(user_history, self.recommender, request)
         allowed = self.recommender.items.allowed(request.genres, request.years, request.min_ratings)
         def render(scores):
-            return records(self.recommender.top_items(scores, history, request.k, allowed, request.exclude_seen))
+            best = self.recommender.top_items(scores, history, request.k, allowed, request.exclude_seen)
+            return records(best)
         return dict(items=await self.submit(history, render))
 
     async def explain(self,
@@ -306,7 +307,7 @@ class Service:
     ) -> dict:  # {"about": prediction of the item, "items": ratings that moved it}
         "Show how the user's ratings moved the prediction of an item"
         history = await asyncio.to_thread(user_history, self.recommender, request)
-        await asyncio.to_thread(self.recommender.index.row, request.item)  # an unknown item is refused before it waits
+        await asyncio.to_thread(self.recommender.index.row, request.item)  # refuse unknown items at once
         table = await self.submit(None, lambda: self.recommender.explain(history, request.item, request.k))
         about = {name: json_value(value) for name, value in table.attrs.items() if not name.startswith('p(')}
         return dict(about=about, items=records(table))
