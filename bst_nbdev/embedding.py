@@ -52,9 +52,10 @@ def year_periods(
     period = torch.where(year > 0, (year - first) // span + 1, 0).int()
     return period, int(period.max()) + 1
 
-# %% ../nbs/03_embedding.ipynb #33646f64
+# %% ../nbs/03_embedding.ipynb #33646fc0
 GENRE_MODES = ('none', 'dense', 'mean')
 
+# %% ../nbs/03_embedding.ipynb #33646f64
 class ItemEmbedding(nn.Module):
     "Vectors of items from their id, genres and release period"
     def __init__(self,

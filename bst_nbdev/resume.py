@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['STATE_VERSION', 'random_state', 'set_random_state', 'add_prefix', 'strip_prefix', 'training_state', 'process_state',
            'optimizer_state', 'local_loss', 'restore_process', 'restore', 'json_digest', 'fsync', 'save_state',
-           'load_state', 'Stopped', 'StopSignals', 'differences', 'check_interval', 'remove_folder', 'Checkpoints']
+           'load_state', 'Stopped', 'StopSignals', 'differences', 'check_interval', 'remove_folder', 'CheckpointFolder',
+           'Checkpoints']
 
 # %% ../nbs/07b_resume.ipynb #7d0a0004
 import hashlib
@@ -22,7 +23,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate.utils import gather
-from fastcore.basics import patch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -294,8 +294,77 @@ def remove_folder(
     os.replace(path, aside)
     shutil.rmtree(aside, ignore_errors=True)
 
+# %% ../nbs/07b_resume.ipynb #7d0a00c1
+class CheckpointFolder:
+    "Checkpoints of one training in a folder: the newest few, each whole"
+    def __init__(self,
+        folder: str | Path,  # Folder of this training's checkpoints
+        settings: dict | None = None,  # Must be the same when it is resumed: recipe, data, …; ready for JSON
+        keep: int = 2,  # How many of the newest to keep
+    ):
+        self.folder = Path(folder)
+        self.settings = settings or {}
+        self.keep = keep
+        self.since = self.begun = 0.  # when the last checkpoint was saved, and when this epoch began
+
+    def states(self) -> list[Path]:  # Folders
+        "List the checkpoints, oldest first"
+        if not self.folder.is_dir(): return []
+        return sorted(path for path in self.folder.glob('[0-9]*-[0-9]*') if path.is_dir())
+
+    def save(self,
+        training: Training,  # A run under way
+    ) -> None:
+        "Save now, and remove all but the newest few; every process must call it"
+        training.epoch_state.check_finite()
+        own = process_state(training)
+        self.since = time.monotonic()
+        path = self.folder/f'{training.epoch:05}-{training.epoch_state.step:09}'
+        if not training.accelerator.is_main_process or path.is_dir(): return
+        tensors, plain = training_state(training)
+        seconds = time.perf_counter() - self.begun if training.epoch_state.step else 0.
+        save_state(path, tensors | own, plain | dict(seconds=seconds, settings=self.settings))
+        for old in self.states()[:-self.keep]: remove_folder(old)
+
+    def restore_newest(self,
+        training: Training,  # A fresh run
+    ) -> Path | None:  # The checkpoint's folder; None if there is none
+        "Restore the newest checkpoint that is not damaged"
+        found = self.states()
+        for path in reversed(found):
+            try: tensors, plain = load_state(path)
+            except CheckpointError as error:
+                if training.accelerator.is_main_process:
+                    logger.warning(f"{error}: trying the checkpoint before it")
+                continue
+            if different := differences(self.settings, plain['settings']):
+                raise CheckpointError(f"{path} is of another training: {'; '.join(different)}")
+            restore(training, tensors, plain)
+            return path
+        if found:
+            raise CheckpointError(f"none of the {len(found)} checkpoints in {self.folder} can be read: "
+                                  'remove them to start again')
+        return None
+
+    def tidy(self,
+        newest: Path | None,  # The checkpoint that was restored
+    ) -> None:
+        "Remove what an interruption has left, and damaged checkpoints newer than `newest`"
+        for unfinished in self.folder.glob('.*'): shutil.rmtree(unfinished, ignore_errors=True)
+        for path in self.states():
+            if newest and path > newest: remove_folder(path)
+
+    def load(self,
+        training: Training,  # A fresh run
+    ) -> bool:  # True if a checkpoint was restored
+        "Restore the newest checkpoint; without one, start from the beginning"
+        path = self.restore_newest(training)
+        training.accelerator.wait_for_everyone()
+        if training.accelerator.is_main_process: self.tidy(path)
+        return path is not None
+
 # %% ../nbs/07b_resume.ipynb #7d0a0039
-class Checkpoints(Callback):
+class Checkpoints(CheckpointFolder, Callback):
     "Callback that saves a training, so that it can be resumed after any interruption"
     sync_every = 10  # several processes synchronise after this many steps
 
@@ -306,16 +375,9 @@ class Checkpoints(Callback):
         keep: int = 2,  # How many of the newest to keep
         stop: StopSignals | None = None,  # Signals to stop by; None: none
     ):
-        self.folder = Path(folder)
-        self.settings = settings or {}
+        super().__init__(folder, settings, keep)
         self.every = check_interval(every)
-        self.keep = keep
         self.stop = stop or StopSignals()
-
-    def states(self) -> list[Path]:  # Folders
-        "List the checkpoints, oldest first"
-        if not self.folder.is_dir(): return []
-        return sorted(path for path in self.folder.glob('[0-9]*-[0-9]*') if path.is_dir())
 
     def before_fit(self, training: Training,  # A fresh run; it is brought to the newest checkpoint
     ) -> None:
@@ -354,60 +416,3 @@ class Checkpoints(Callback):
     def after_fit(self) -> None:
         "Stop deferring signals"
         self.stop.deferred = False
-
-# %% ../nbs/07b_resume.ipynb #7d0a0015
-@patch
-def save(self: Checkpoints,
-    training: Training,  # A run under way
-) -> None:
-    "Save now, and remove all but the newest few; every process must call it"
-    training.epoch_state.check_finite()
-    own = process_state(training)
-    self.since = time.monotonic()
-    path = self.folder/f'{training.epoch:05}-{training.epoch_state.step:09}'
-    if not training.accelerator.is_main_process or path.is_dir(): return
-    tensors, plain = training_state(training)
-    seconds = time.perf_counter() - self.begun if training.epoch_state.step else 0.
-    save_state(path, tensors | own, plain | dict(seconds=seconds, settings=self.settings))
-    for old in self.states()[:-self.keep]: remove_folder(old)
-
-# %% ../nbs/07b_resume.ipynb #7d0a002a
-@patch
-def restore_newest(self: Checkpoints,
-    training: Training,  # A fresh run
-) -> Path | None:  # The checkpoint's folder; None if there is none
-    "Restore the newest checkpoint that is not damaged"
-    found = self.states()
-    for path in reversed(found):
-        try: tensors, plain = load_state(path)
-        except CheckpointError as error:
-            if training.accelerator.is_main_process:
-                logger.warning(f"{error}: trying the checkpoint before it")
-            continue
-        if different := differences(self.settings, plain['settings']):
-            raise CheckpointError(f"{path} is of another training: {'; '.join(different)}")
-        restore(training, tensors, plain)
-        return path
-    if found:
-        raise CheckpointError(f"none of the {len(found)} checkpoints in {self.folder} can be read: "
-                              'remove them to start again')
-    return None
-
-@patch
-def tidy(self: Checkpoints,
-    newest: Path | None,  # The checkpoint that was restored
-) -> None:
-    "Remove what an interruption has left, and damaged checkpoints newer than `newest`"
-    for unfinished in self.folder.glob('.*'): shutil.rmtree(unfinished, ignore_errors=True)
-    for path in self.states():
-        if newest and path > newest: remove_folder(path)
-
-@patch
-def load(self: Checkpoints,
-    training: Training,  # A fresh run
-) -> bool:  # True if a checkpoint was restored
-    "Restore the newest checkpoint; without one, start from the beginning"
-    path = self.restore_newest(training)
-    training.accelerator.wait_for_everyone()
-    if training.accelerator.is_main_process: self.tidy(path)
-    return path is not None

@@ -43,7 +43,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-# %% ../nbs/12_service.ipynb #12000002
+# %% ../nbs/12_service.ipynb #d82461c0
 class Overloaded(BSTError):
     "Refusal of a request because too many are waiting"
 
@@ -203,7 +203,12 @@ class MaxBodySize:
     ):
         self.app, self.max_bytes = app, max_bytes
 
-    async def __call__(self, scope, receive, send):
+    async def __call__(self,
+        scope,  # Description of the connection
+        receive,  # Awaitable function that returns the next message of the client
+        send,  # Awaitable function that sends a message to the client
+    ) -> None:
+        "Read the whole body of a request and pass it on, or refuse it"
         if scope['type'] != 'http': return await self.app(scope, receive, send)
         body, more = bytearray(), True
         while more:

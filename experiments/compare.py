@@ -31,7 +31,7 @@ from bst_nbdev.splits import Split, make_split
 from bst_nbdev.packing import Chunks, PackedBatches
 from bst_nbdev.presets import build_model
 from bst_nbdev.training import predict
-from bst_nbdev.evaluation import as_rating, fit_baseline, fit_model, init_from_split, rating_scores
+from bst_nbdev.evaluation import fit_baseline, fit_model, init_from_split, point_estimate, rating_scores
 from bst_nbdev.pipeline import Recipe
 from bst_nbdev.runs import load_run
 from reproduce import merge
@@ -88,10 +88,10 @@ def resampled(errors, measure, drawn):
 def significance(args, data):
     "Compare with baselines: differences with the middle 95 % of a paired bootstrap over users"
     models, split = load_seeds(args, data), make_split(data, PROTOCOL)
-    labels, values = models[0][2], models[0][0].config.rating_values
+    labels, scale = models[0][2], models[0][0].config.scale
 
     def errors_of(predictions):
-        return {m: (as_rating(predictions, values, m == 'mae') - labels).numpy() for m in MEASURES}
+        return {m: (point_estimate(predictions, scale, m == 'mae') - labels).numpy() for m in MEASURES}
 
     ours = [errors_of(logits) for _, logits, _ in models]
     drawn = np.random.default_rng(0).integers(0, len(labels), (RESAMPLES, len(labels)), dtype=np.int32)

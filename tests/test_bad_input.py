@@ -31,6 +31,8 @@ from bst_nbdev.movielens import read_movielens
 from bst_nbdev.prepared import ARRAYS, PREPARED_FILES, load_vocabularies, save_prepared, save_vocabularies
 from bst_nbdev.splits import PROTOCOLS
 from bst_nbdev.presets import PRESETS
+from bst_nbdev.pipeline import Recipe
+from bst_nbdev.runs import create_run_folder
 
 # --- A small world in three formats: six users, twelve films, eight ratings each
 
@@ -403,6 +405,13 @@ OPTIONS = [
            ('batch size 0', '--batch-size 0', 'give 1 or more'),
     ('batch size -1', '--batch-size -1', 'give 1 or more'), ('step 0', '--step 0 --protocol random-windows', 'give 1 or more'),
     ('step 0 where it is not used', '--step 0', 'give 1 or more'), ('step -2', '--step -2', 'give 1 or more'),
+    ('min history 0', '--min-history 0', 'give 1 or more'),
+    ('accumulation 0', '--accumulation 0', 'give 1 or more'),
+    ('unknown precision', '--mixed-precision half', 'choose one of no, bf16, fp16'),
+    ('history for windows', '--preset keras --min-history 9', 'preset keras has no setting min_history'),
+    ('next item by windows', '--preset keras --objective next', 'use preset next'),
+    ('later ratings', '--visibility bidirectional', 'temporal is a prediction task'),
+    ('imputation of the future', '--preset fill-in', 'temporal is a prediction task'),
     ('negative seed', '--seed -1', 'give an integer from 0'), ('huge seed', f'--seed {10**30}', 'give an integer from 0'),
     ('learning rate 0', '--learning-rate 0', 'learning'), ('negative learning rate', '--learning-rate -0.1', 'learning'),
     ('learning rate nan', '--learning-rate nan', 'learning'), ('learning rate inf', '--learning-rate inf', 'learning'),
@@ -610,6 +619,21 @@ def test_options_of_evaluate(run, options, says): refused('bst_evaluate', run, *
 
 @pytest.mark.parametrize('folder', ['nowhere', 'there', 'there/users.dat', 'n' * 300], ids=lambda folder: folder[:20])
 def test_not_a_run(run, folder): refused('bst_evaluate', folder, says=['config.json', 'give the folder that a run has written'])
+
+
+@table('record, says', [('damaged', '{}', ['run.json is damaged', 'start a new run']),
+                        ('not JSON', 'epochs', ['run.json is damaged', 'start a new run']),
+                        ('of other data', None, ['is not the data that begun was started with', '--data'])])
+def test_unfinished_run(run, record, says):
+    "It is not resumed from a bad record, or on other data"
+    options = dict(data='there', device='cpu', track=None, checkpoint_every=0, keep_checkpoints=False)
+    folder = create_run_folder(Recipe(data='there', epochs=1), read_movielens('there'), 'begun', options)
+    if record is None: edit(folder/'run.json', put('data', 'sha256', value='0' * 64))
+    else: (folder/'run.json').write_text(record)
+    refused('bst_train', '--resume', folder, says=says)
+
+def test_no_unfinished_run(run):
+    refused('bst_train', '--resume', 'there', says=['there is not a run of bst_train', 'give the folder that bst_train named'])
 
 
 # --- Prepared folders
