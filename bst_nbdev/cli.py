@@ -280,7 +280,7 @@ def write_csv(
 # %% ../nbs/11_cli.ipynb #0c9b29d3
 def _evaluate(
     run: str,  # Folder of a run
-    data: str | None = None,  # Present place of the run's data; the place at training if not given
+    data: str | None = None,  # Path of the run's data now; their path at training if not given
     baselines: str | None = None,  # Names between commas; "global mean,user + item bias" if not given (next: popularity)
     batch_size: int | None = None,  # Labels in a batch; what suits the model if not given
     device: str = 'auto',  # auto, cpu, cuda, …
@@ -362,7 +362,7 @@ def _recommend(
     min_ratings: int = 20,  # Only items with at least this many ratings in training
     predict: str | None = None,  # Instead of a list: predict the user's rating of this item (title or id)
     why: str | None = None,  # Instead of a list: show how the user's ratings moved the prediction of this item (title or id)
-    data: str | None = None,  # Present place of the run's data; the place at training if not given
+    data: str | None = None,  # Path of the run's data now; their path at training if not given
     device: str = 'auto',  # auto, cpu, cuda, …
     out: str | None = None,  # CSV file to which the table is also written
 ):
@@ -415,7 +415,7 @@ def _serve(
     model: str | None = None,  # Folder of a run
     host: str = '127.0.0.1',  # Address to listen on; with 0.0.0.0 other machines can reach it, without authentication
     port: int = 8000,  # Port to listen on; 0 for any free one
-    data: str | None = None,  # Present place of the run's data, for known users; the place at training if not given
+    data: str | None = None,  # Path of the run's data now, for known users; their path at training if not given
     device: str = 'auto',  # auto, cpu, cuda, …
     threads: int | None = None,  # Cores for the model; all if not given
     waiting: int = 64,  # Requests that may wait for the model; more are refused

@@ -26,7 +26,6 @@ import numpy as np
 from . import __version__
 from .core import BSTError, ConfigError, check_at_least, logger, require_extra
 from .packing import History
-from .bst import score_items
 from .evaluation import interpret_scores
 from .titles import ItemError
 from .recommender import Recommender, UserError
@@ -204,7 +203,12 @@ class MaxBodySize:
     ):
         self.app, self.max_bytes = app, max_bytes
 
-    async def __call__(self, scope, receive, send):
+    async def __call__(self,
+        scope,  # Description of the connection
+        receive,  # Awaitable function that returns the next message of the client
+        send,  # Awaitable function that sends a message to the client
+    ) -> None:
+        "Read the whole body of a request and pass it on, or refuse it"
         if scope['type'] != 'http': return await self.app(scope, receive, send)
         body, more = bytearray(), True
         while more:
@@ -299,7 +303,8 @@ class Service:
         history = await asyncio.to_thread(user_history, self.recommender, request)
         allowed = self.recommender.items.allowed(request.genres, request.years, request.min_ratings)
         def render(scores):
-            return records(self.recommender.top_items(scores, history, request.k, allowed, request.exclude_seen))
+            best = self.recommender.top_items(scores, history, request.k, allowed, request.exclude_seen)
+            return records(best)
         return dict(items=await self.submit(history, render))
 
     async def explain(self,
@@ -307,7 +312,7 @@ class Service:
     ) -> dict:  # {"about": prediction of the item, "items": ratings that moved it}
         "Show how the user's ratings moved the prediction of an item"
         history = await asyncio.to_thread(user_history, self.recommender, request)
-        await asyncio.to_thread(self.recommender.index.row, request.item)  # an unknown item is refused before it waits
+        await asyncio.to_thread(self.recommender.index.row, request.item)  # refuse unknown items at once
         table = await self.submit(None, lambda: self.recommender.explain(history, request.item, request.k))
         about = {name: json_value(value) for name, value in table.attrs.items() if not name.startswith('p(')}
         return dict(about=about, items=records(table))

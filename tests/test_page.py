@@ -272,8 +272,8 @@ def test_says_why(page):
     assert sides == ['bar down' if number[0] == '−' else 'bar up' for number in numbers]
     sizes = [float(number[1:]) for number in numbers]
     assert sizes == sorted(sizes, reverse=True)
-    assert page.one('.effects .bar').size['width'] > 20 and len(page.all('.chances .bar')) == 5
-    assert abs(sum(map(int, page.texts('.chances .number'))) - 100) <= 3
+    assert page.one('.effects .bar').size['width'] > 20 and len(page.all('.probabilities .bar')) == 5
+    assert abs(sum(map(int, page.texts('.probabilities .number'))) - 100) <= 3
     page.one('#list .film').click()
     assert not page.all('.why') and page.one('#list .film').get_attribute('aria-expanded') == 'false'
 
@@ -426,20 +426,23 @@ def test_takes_the_scale_from_the_service(page, before_load, scale, drawn, reque
     assert page.kept()[0][1] == scale[2]
     page.picture(request.node.callspec.id)
 
-def test_shows_chances_of_a_click(page, before_load):
-    before_load(CHANGE % '''(path, found) => {
-        if (path === 'health') found.objective = 'click';
+@pytest.mark.parametrize('objective, answer, shown', [
+    ('click', 'click = .625', '63% probability'), ('next', 'probability = .0123', '1.2% probability')])
+def test_shows_probabilities(page, before_load, objective, answer, shown):
+    change = '''(path, found) => {
+        if (path === 'health') found.objective = 'OBJECTIVE';
         if (path === 'recommend') for (const film of found.items) {
-            film.click = .625;
+            film.ANSWER;
             delete film.expected;
             delete film.distribution;
         }
-    }''')
+    }'''
+    before_load(CHANGE % change.replace('OBJECTIVE', objective).replace('ANSWER', answer))
     page.open()
     page.rate(1, 5)
     page.listed()
-    assert page.texts('#list .answer')[0] == '63% chance'
+    assert page.texts('#list .answer')[0] == shown
     page.one('#list .film').click()
     page.wait(lambda: len(page.all('.effects li')) == 1)
-    assert not page.all('.chances') and page.texts('.effects .number')[0].endswith('%')
+    assert not page.all('.probabilities') and page.texts('.effects .number')[0].endswith('%')
     assert page.complaints() == []

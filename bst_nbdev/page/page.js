@@ -228,7 +228,10 @@ const recommend = () => attempt('recommend', async () => {
 const recommendSoon = debounce(recommend);
 
 function answerOf(film) {
-  if (clicks) return [film.chance === undefined ? `${percent(film.click)}%` : `${(100 * film.chance).toFixed(1)}%`, unseen(' chance')];
+  if (clicks) {
+    const shown = film.probability === undefined ? percent(film.click) : (100 * film.probability).toFixed(1);
+    return [`${shown}%`, unseen(' probability')];
+  }
   return [film.expected.toFixed(1), star(0, 1), unseen(` of ${scale.at(-1)} expected`)];
 }
 
@@ -266,10 +269,10 @@ function unfold() {
 }
 
 const explain = film => attempt('explain', async () => {
-  if (panel.film?.item !== film.item) panel.replaceChildren(...chances(film));
+  if (panel.film?.item !== film.item) panel.replaceChildren(...probabilities(film));
   panel.film = film;
   const {items} = await send('explain', 'explain', {ratings: given(), item: film.item, k: STEP});
-  panel.replaceChildren(...reasons(items), ...chances(film),
+  panel.replaceChildren(...reasons(items), ...probabilities(film),
     make('button', {type: 'button', onclick: () => pick(film)}, 'I have seen it: rate it'));
 });
 
@@ -278,7 +281,7 @@ function reasons(items) {
   const signed = effect => (effect < 0 ? '−' : '+') + (clicks ? `${(100 * Math.abs(effect)).toFixed(1)}%` : Math.abs(effect).toFixed(2));
   return [make('h4', {}, 'What your ratings do to it'),
     make('p', {className: 'note'},
-      `How far each moves the ${clicks ? 'chance' : 'expected rating'}: up to the right, down to the left.`),
+      `How far each moves the ${clicks ? 'probability' : 'expected rating'}: up to the right, down to the left.`),
     make('ul', {className: 'effects'}, ...items.map(film => {
       const bar = make('span', {className: film.effect < 0 ? 'bar down' : 'bar up'});
       bar.style.width = `${50 * Math.abs(film.effect) / reach}%`;
@@ -287,10 +290,10 @@ function reasons(items) {
     }))];
 }
 
-function chances({distribution}) {
+function probabilities({distribution}) {
   if (!distribution) return [];
   const highest = Math.max(...distribution);
-  return [make('h4', {}, 'How likely each rating is, in percent'), make('ol', {className: 'chances'}, ...distribution.map((share, n) => {
+  return [make('h4', {}, 'How likely each rating is, in percent'), make('ol', {className: 'probabilities'}, ...distribution.map((share, n) => {
     const bar = make('span', {className: 'bar'});
     bar.style.height = `${100 * share / highest}%`;
     return make('li', {}, make('span', {className: 'value'}, String(scale[n])), make('span', {className: 'track'}, bar),
