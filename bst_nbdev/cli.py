@@ -12,6 +12,7 @@ import argparse
 import inspect
 import os
 import sys
+import textwrap
 import warnings
 from contextlib import redirect_stdout
 from dataclasses import fields
@@ -33,7 +34,7 @@ from .prepared import find_data, load, save_prepared
 from .out_of_core import prepare_out_of_core
 from .splits import PROTOCOLS
 from .packing import History
-from .presets import PRESETS
+from .presets import PRESETS, resolve_preset
 from .training import PRECISIONS, processes
 from .resume import Checkpoints, StopSignals, Stopped, check_interval, differences
 from .tracking import TRACKERS, Tracking, check_tracker
@@ -44,6 +45,10 @@ from .runs import (check_output_folder, check_same_data, create_run_folder, data
 from .recommender import Recommender
 
 # %% ../nbs/11_cli.ipynb #ad6bd3eb
+class _Help(argparse.HelpFormatter):
+    "Help in which names such as two-stream are not broken at a hyphen"
+    def _split_lines(self, text, width): return textwrap.wrap(text, width, break_on_hyphens=False)
+
 class _Parser(argparse.ArgumentParser):
     "Parser whose errors are one line"
     def error(self, message):
@@ -69,7 +74,7 @@ def make_parser(
     only_explicit: bool = False,  # Leave out options that are not given, instead of using their defaults
 ) -> argparse.ArgumentParser:  # Ready for `parse_args`
     "Build a command-line parser from a function's parameters"
-    parser = _Parser(name, description=inspect.getdoc(function))
+    parser = _Parser(name, description=inspect.getdoc(function), formatter_class=_Help)
     parser.add_argument('--version', action='version', version=f'bst_nbdev {__version__}')
     for parameter, doc in docments(function, full=True, returns=False).items():
         if parameter == 'explicit_options': continue
@@ -204,7 +209,7 @@ def _print_summary(run, folder):
 # %% ../nbs/11_cli.ipynb #7f0a0004
 def _train(
     data: str = 'sample',  # sample, a MovieLens name (ml-1m, …; downloaded if missing), a .zip or a folder (bst_prepare's too)
-    preset: str = 'default',  # Model with its settings
+    preset: str = 'two-stream',  # Model with its settings
     protocol: str = 'temporal',  # How to split the ratings
     sequence_length: int | None = None,  # History plus target; for two-stream models only the windows of random-windows
     step: int = 1,  # Ratings from one window to the next, for random-windows
@@ -228,6 +233,7 @@ def _train(
 ):
     "Train a Behavior Sequence Transformer, evaluate it with baselines, and save it"
     options = {name: value for name, value in locals().items() if name != 'explicit_options'}
+    options['preset'] = resolve_preset(preset)
     if resume is None: start = _new_recipe(options), options, None
     else: start = load_resumed(resume, options, explicit_options)
     if start is None: print(f'{resume} is already finished; next: bst_evaluate {quote(resume)}')
