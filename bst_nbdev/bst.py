@@ -290,7 +290,6 @@ def history_window(
 
 # %% ../nbs/06_bst.ipynb #06b57009
 @patch
-@torch.inference_mode()
 def score_items(self: BST,
     histories: list[History],  # B histories, of which the model reads the last `config.max_history` ratings
     items: np.ndarray,  # Row numbers of the items to score (int, [M])
@@ -306,12 +305,11 @@ def score_items(self: BST,
         for some in items.split(max_pairs):
             batch = {name: value.repeat_interleave(len(some), 0) for name, value in window.items()}
             batch['item'][:, -1] = some
-            answers.append(self(**batch))
+            with torch.inference_mode(): answers.append(self(**batch))
     return torch.cat(answers).view(len(histories), -1, 1)
 
 # %% ../nbs/06_bst.ipynb #06b57029
 @patch
-@torch.inference_mode()
 def attention(self: BST,
     history: History,  # The model reads its last `config.max_history` ratings
     item: int,  # Row number of the item to score
@@ -321,11 +319,12 @@ def attention(self: BST,
     window = history_window(self, history, at)
     window['item'][:, -1] = item
     mask = window['padding_mask']
-    x = self.sequence(window['item'], window['rating'], window['time_gap'], mask)
     shares = []
-    for block in self.encoder.blocks:
-        query, key, _ = block.attention.split(block.norm1(x) if block.pre else x)
-        shares.append(attention_weights(query, key, mask)[0, :, -1].mean(0))                   # (L)
-        x = block(x, mask)
+    with torch.inference_mode():
+        x = self.sequence(window['item'], window['rating'], window['time_gap'], mask)
+        for block in self.encoder.blocks:
+            query, key, _ = block.attention.split(block.norm1(x) if block.pre else x)
+            shares.append(attention_weights(query, key, mask)[0, :, -1].mean(0))                   # (L)
+            x = block(x, mask)
     share = torch.stack(shares).mean(0)
     return torch.cat([share[-1:], share[:-1][~mask[0, :-1]]]).cpu().numpy()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RelativeBias', 'StreamBias', 'TwoStreamBlock', 'TwoStreamConfig', 'check_two_stream_config', 'drop_history', 'Memory',
-           'TwoStreamTransformer', 'build_head', 'TwoStreamBST']
+           'TwoStreamTransformer', 'build_head', 'TwoStreamBST', 'score_batch']
 
 # %% ../nbs/06a_two_stream.ipynb #0f5c3f1a
 import math
@@ -444,9 +444,22 @@ def init_from_training(self: TwoStreamBST,
     self.head.init_output(self.config, labels)
     return self
 
+# %% ../nbs/06a_two_stream.ipynb #06a57047
+@torch.inference_mode()
+def score_batch(
+    model: TwoStreamBST,  # In eval mode
+    inputs: dict,  # Result of `collate` for B histories
+    items: torch.Tensor,  # Row numbers of the items to score (1, M)
+) -> torch.Tensor:  # (B, M, K), or (B, M, 1)
+    "Score the same items for each history of a batch"
+    inputs = {name: x.to(model.device) for name, x in inputs.items()}
+    memory, question = model.encode(**inputs), (inputs['target_time'], inputs['target_position'])
+    if model.config.objective != 'next': return model.decode(memory, items.expand(len(inputs['item']), -1), *question)
+    logits = model.head.catalogue_logits(model.user_vector(memory, *question)[:, 0], model.item)   # (B, M)
+    return logits.log_softmax(-1)[:, items[0], None]                               # probabilities among the whole catalogue
+
 # %% ../nbs/06a_two_stream.ipynb #06a57043
 @patch
-@torch.inference_mode()
 def score_items(self: TwoStreamBST,
     histories: list[History],  # B histories, of which the model reads the last `config.max_history` ratings
     items: np.ndarray,  # Row numbers of the items to score (int, [M])
@@ -461,39 +474,26 @@ def score_items(self: TwoStreamBST,
     by_targets = max_pairs // max(items.shape[1], 1)
     by_history = 64 * max_pairs // longest**2                                      # S * S pairs of ratings
     step = max(min(by_targets, by_history), 1)
-    found = []
-    for n in range(0, len(histories), step):
-        inputs = collate(histories[n:n + step], times[n:n + step])
-        inputs = {name: x.to(self.device) for name, x in inputs.items()}
-        memory = self.encode(**inputs)
-        question = inputs['target_time'], inputs['target_position']
-        if self.config.objective == 'next':                                        # probabilities among the whole catalogue
-            vectors = self.user_vector(memory, *question)[:, 0]
-            logits = self.head.catalogue_logits(vectors, self.item)                # (B, M)
-            found.append(logits.log_softmax(-1)[:, items[0], None])
-        else:
-            found.append(self.decode(memory, items.expand(len(inputs['item']), -1), *question))
-    return torch.cat(found)
+    batches = (collate(histories[n:n + step], times[n:n + step]) for n in range(0, len(histories), step))
+    return torch.cat([score_batch(self, inputs, items) for inputs in batches])
 
 # %% ../nbs/06a_two_stream.ipynb #06a57045
 @patch
-@torch.inference_mode()
 def attention(self: TwoStreamBST,
     history: History,  # The model reads its last `config.max_history` ratings
     item: int,  # Row number of the item to score; not read for the objective 'next'
     at: int | None = None,  # Time of the question in seconds since 1970; None for right after the last rating
 ) -> np.ndarray:  # (1 + S,): share of the user's token, then of each rating; the sum is 1
     "Compute the attention of a target to the user and the history, averaged over heads and layers"
-    inputs = collate([history.last(self.config.max_history)], at)
-    inputs = {name: x.to(self.device) for name, x in inputs.items()}
-    memory = self.encode(**inputs)
-    x = self.streams.target_token.expand(1, 1, -1)
-    if self.config.objective != 'next':
-        x = x + self.item(torch.tensor([[item]], device=self.device))
-    biases = self.streams.relative_bias.target_bias(memory.position, memory.time, memory.padding_mask,
-                                                    inputs['target_time'], inputs['target_position'])
-    shares = []
-    for block, key_value, bias in zip(self.streams.blocks, memory.key_value, biases):
-        shares.append(block.attention_weights(x, key_value[0], bias).mean(0)[0])               # (1 + S)
-        x = block(x, key_value, bias)
+    inputs = {name: x.to(self.device) for name, x in collate([history.last(self.config.max_history)], at).items()}
+    with torch.inference_mode():
+        memory = self.encode(**inputs)
+        x = self.streams.target_token.expand(1, 1, -1)
+        if self.config.objective != 'next': x = x + self.item(torch.tensor([[item]], device=self.device))
+        biases = self.streams.relative_bias.target_bias(memory.position, memory.time, memory.padding_mask,
+                                                        inputs['target_time'], inputs['target_position'])
+        shares = []
+        for block, key_value, bias in zip(self.streams.blocks, memory.key_value, biases):
+            shares.append(block.attention_weights(x, key_value[0], bias).mean(0)[0])               # (1 + S)
+            x = block(x, key_value, bias)
     return torch.stack(shares).mean(0).cpu().numpy()
