@@ -330,7 +330,7 @@ def _ids_of(table, frame, column):
     return whole
 
 def _numbers_of(table, frame, column):
-    "A column as numbers; none may be missing"
+    "Convert a column to numbers; none may be missing"
     values = pd.to_numeric(frame[column], errors='coerce').to_numpy(dtype=np.float64, na_value=np.nan)
     def describe(row): return f"{column} must be a number, got {frame[column].iloc[row]!r}"
     check_rows(_row_of, table, ~np.isfinite(values), describe, 'correct or remove the row')
@@ -380,7 +380,7 @@ def _years_of(frame):
     return years.astype(np.int16)
 
 def _text_of(value):
-    "A value as text, empty if it is missing"
+    "Convert a value to text, empty if it is missing"
     return '' if value is None or value is pd.NA or value != value else str(value)
 
 def _item_table(items, columns):
@@ -435,7 +435,7 @@ def from_frame(
 
 # %% ../nbs/01_data.ipynb #a1eae85e
 def _axes(ax, title, xlabel, ylabel):
-    "New axes if none are given, with labels and without a frame"
+    "Make new axes if none are given, with labels and without a frame"
     ax = ax or plt.subplots(figsize=(4.5, 2.6))[1]
     ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
     ax.spines[['top', 'right']].set_visible(False)

@@ -193,11 +193,11 @@ def _text(data):
     except UnicodeDecodeError: return data.decode('latin-1')
 
 def _lines(data):
-    "Number (from 1) and text of each line that is not blank"
+    "Yield number (from 1) and text of each line that is not blank"
     return [(n, line.rstrip('\r')) for n, line in enumerate(_text(data).split('\n'), 1) if line.strip()]
 
 def _stream_lines(files, name):
-    "The same for a file that need not fit into memory, one line at a time"
+    "Yield the same for a file that need not fit into memory, one line at a time"
     with files.stream(name) as file:
         for n, line in enumerate(file, 1):
             if (text := _text(line)).strip(): yield n, text.rstrip('\r\n')
@@ -445,7 +445,7 @@ def _fetch(url, file, timeout):
     return digest.hexdigest()
 
 def _published_md5(url, timeout):
-    "The md5 that the server gives beside an archive: 'MD5 (file) = hex' or 'hex  file'"
+    "Fetch the md5 that the server gives beside an archive: 'MD5 (file) = hex' or 'hex  file'"
     file = io.BytesIO()
     _fetch(f'{url}.md5', file, timeout)
     found = re.search(r'\b[0-9a-f]{32}\b', file.getvalue().decode('latin-1').lower())

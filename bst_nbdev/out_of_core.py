@@ -151,7 +151,7 @@ def _array_files(folder, rows):
         for file in files.values(): file.close()
 
 def _sorted_pieces(connection):
-    "The ratings in order, a piece at a time"
+    "Yield the ratings in order, a piece at a time"
     ordered = connection.execute('SELECT user_id AS "user", item, rating, time AS timestamp '
                                  'FROM ratings ORDER BY user_id, time, line')
     while len(piece := ordered.fetch_df_chunk(CHUNKS_PER_FETCH)):
