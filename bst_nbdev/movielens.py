@@ -266,7 +266,8 @@ def read_rating_pieces(
 # %% ../nbs/01a_movielens.ipynb #412a0b3f
 def _append(column, rows, values):
     "Put `values` behind the first `rows` of a column, in a larger or wider one if necessary"
-    small = not np.issubdtype(values.dtype, np.signedinteger) or -2**31 <= values.min(initial=0) and values.max(initial=0) < 2**31
+    whole = np.issubdtype(values.dtype, np.signedinteger)
+    small = not whole or -2**31 <= values.min(initial=0) and values.max(initial=0) < 2**31
     dtype = np.result_type(column, np.dtype(values.dtype.kind + '4') if small else values.dtype)
     size = rows + len(values)
     if size > len(column) or dtype != column.dtype:

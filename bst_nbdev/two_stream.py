@@ -454,7 +454,8 @@ def score_batch(
     "Score the same items for each history of a batch"
     inputs = {name: x.to(model.device) for name, x in inputs.items()}
     memory, question = model.encode(**inputs), (inputs['target_time'], inputs['target_position'])
-    if model.config.objective != 'next': return model.decode(memory, items.expand(len(inputs['item']), -1), *question)
+    if model.config.objective != 'next':
+        return model.decode(memory, items.expand(len(inputs['item']), -1), *question)
     logits = model.head.catalogue_logits(model.user_vector(memory, *question)[:, 0], model.item)   # (B, M)
     return logits.log_softmax(-1)[:, items[0], None]                               # probabilities among the whole catalogue
 
@@ -471,9 +472,8 @@ def score_items(self: TwoStreamBST,
     times = [at] * len(histories) if at is None or np.isscalar(at) else at
     histories = [history.last(self.config.max_history) for history in histories]
     longest = max(max(map(len, histories)), 1)
-    by_targets = max_pairs // max(items.shape[1], 1)
     by_history = 64 * max_pairs // longest**2                                      # S * S pairs of ratings
-    step = max(min(by_targets, by_history), 1)
+    step = max(min(max_pairs // max(items.shape[1], 1), by_history), 1)
     batches = (collate(histories[n:n + step], times[n:n + step]) for n in range(0, len(histories), step))
     return torch.cat([score_batch(self, inputs, items) for inputs in batches])
 
@@ -485,7 +485,8 @@ def attention(self: TwoStreamBST,
     at: int | None = None,  # Time of the question in seconds since 1970; None for right after the last rating
 ) -> np.ndarray:  # (1 + S,): share of the user's token, then of each rating; the sum is 1
     "Compute the attention of a target to the user and the history, averaged over heads and layers"
-    inputs = {name: x.to(self.device) for name, x in collate([history.last(self.config.max_history)], at).items()}
+    inputs = collate([history.last(self.config.max_history)], at)
+    inputs = {name: x.to(self.device) for name, x in inputs.items()}
     with torch.inference_mode():
         memory = self.encode(**inputs)
         x = self.streams.target_token.expand(1, 1, -1)

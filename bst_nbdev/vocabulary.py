@@ -52,7 +52,8 @@ class Vocabulary:
     def __len__(self): return len(self.ids) + 1  # row 0 included
 
     def __eq__(self, other):
-        return type(other) is Vocabulary and self.id_type == other.id_type and np.array_equal(self.ids, other.ids)
+        if type(other) is not Vocabulary: return False
+        return self.id_type == other.id_type and np.array_equal(self.ids, other.ids)
 
     def __repr__(self):
         span = f", {self.ids[0]} … {self.ids[-1]}" if len(self.ids) else ''
