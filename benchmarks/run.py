@@ -41,7 +41,7 @@ from bst_nbdev.prepared import load, load_prepared, sample_folder, save_prepared
 from bst_nbdev.splits import make_split, window_targets
 from bst_nbdev.windows import Batches, RatingTensors, Windows, make_batches
 from bst_nbdev.packing import Chunks, PackedBatches
-from bst_nbdev.two_stream import QuickDropout
+from bst_nbdev.transformer import QuickDropout
 from bst_nbdev.presets import PRESETS, build_config, build_model, training_settings
 from bst_nbdev.training import (TrainingConfig, average_weights, make_optimizer, make_schedule, predict,
                                 train_epoch)

@@ -31,7 +31,8 @@ from bst_nbdev.prepared import load
 from bst_nbdev.splits import make_split
 from bst_nbdev.windows import RatingTensors
 from bst_nbdev.packing import Chunks, PackedBatches, split_evenly
-from bst_nbdev.two_stream import QuickDropout, TwoStreamBlock
+from bst_nbdev.transformer import QuickDropout
+from bst_nbdev.two_stream import TwoStreamBlock
 from bst_nbdev.presets import build_config, build_model, training_settings
 from bst_nbdev.training import (TrainingConfig, average_weights, make_optimizer, make_schedule,
                                 parameter_groups)

@@ -51,7 +51,9 @@ class _Help(argparse.HelpFormatter):
 
 class _Parser(argparse.ArgumentParser):
     "Parser whose errors are one line"
-    def error(self, message): self.exit(2, f"{self.prog}: {message}: see {self.prog} --help\n")
+    def error(self, message):
+        "Exit with the message and where to find help"
+        self.exit(2, f"{self.prog}: {message}: see {self.prog} --help\n")
 
 def _add_option(parser, name, doc, choices, only_explicit):
     kind = next((t for t in (int, float) if t is doc.anno or t in getattr(doc.anno, '__args__', ())), str)
@@ -330,7 +332,7 @@ def load_history(
 ) -> History:  # What the model reads
     "Load the history of a known user, or of the ratings in a file"
     if ratings is None: return recommender.history(user)
-    table = read_ratings_file(ratings, recommender.catalogue.items.kind)
+    table = read_ratings_file(ratings, recommender.catalogue.items.id_type)
     try: return recommender.history(table)
     except BSTError as error: raise type(error)(f"{ratings}: {error}") from error
 

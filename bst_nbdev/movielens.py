@@ -71,15 +71,19 @@ class _CountingFile(io.RawIOBase):
                 self.file = self.archive.open(files.members[name])
             else: self.file = open(files.path/name, 'rb')
 
-    def readable(self): return True
+    def readable(self):
+        "Say that it can be read"
+        return True
 
     def readinto(self, buffer):
+        "Read the next bytes into a buffer, and count"
         with _reading(self.where): data = self.file.read(len(buffer))
         buffer[:len(data)] = data
         self.count += data.count(self.counted)
         return len(data)
 
     def close(self):
+        "Close file and archive"
         for opened in self.file, self.archive:
             if opened is not None: opened.close()
         super().close()
@@ -262,7 +266,7 @@ def read_rating_pieces(
 # %% ../nbs/01a_movielens.ipynb #412a0b3f
 def _append(column, rows, values):
     "Put `values` behind the first `rows` of a column, in a larger or wider one if necessary"
-    small = values.dtype.kind != 'i' or -2**31 <= values.min(initial=0) and values.max(initial=0) < 2**31
+    small = not np.issubdtype(values.dtype, np.signedinteger) or -2**31 <= values.min(initial=0) and values.max(initial=0) < 2**31
     dtype = np.result_type(column, np.dtype(values.dtype.kind + '4') if small else values.dtype)
     size = rows + len(values)
     if size > len(column) or dtype != column.dtype:

@@ -58,7 +58,8 @@ class Scorer(nn.Module):
         index = torch.arange(item.shape[1], device=item.device)                            # (S,)
         position = history_positions(index).expand_as(item).masked_fill(padding_mask, 0)   # (B, S)
         length = (~padding_mask).sum(1, keepdim=True)                                      # (B, 1)
-        memory = self.model.encode(user, user_features, item, rating, time, position, padding_mask)
+        memory = self.model.encode(user=user, user_features=user_features, item=item, rating=rating,
+                                   time=time, position=position, padding_mask=padding_mask)
         return self.model.decode(memory, target_item, target_time, target_positions(length, True))
 
 # %% ../nbs/10b_onnx.ipynb #10c0a1e7

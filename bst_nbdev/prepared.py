@@ -38,11 +38,11 @@ def save_vocabularies(
     "Write users, items, features and genres, but no rating; use it in `atomic_path` if others may read"
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    features = {name: dict(kind=feature.values.kind, values=feature.values.ids.tolist())
+    features = {name: dict(kind=feature.values.id_type, values=feature.values.ids.tolist())
                 for name, feature in data.user_features.items()}
     meta = dict(format=FORMAT_VERSION, name=data.name, rating_values=data.rating_values, features=features,
-                users=dict(kind=data.users.kind, count=data.num_users),
-                items=dict(kind=data.items.kind, count=data.num_items))
+                users=dict(kind=data.users.id_type, count=data.num_users),
+                items=dict(kind=data.items.id_type, count=data.num_items))
     (folder/'vocabularies.json').write_text(json.dumps(meta, indent=1), encoding='utf-8')
     users = dict(user=data.users.ids)
     for name, feature in data.user_features.items(): users[name] = _cells(feature)

@@ -29,68 +29,87 @@ class Preset:
     scaled: bool = False  # Scale epochs and batch size with the number of labels
 
 # %% ../nbs/06b_presets.ipynb #4bfec8ed
-TWO_STREAM_TRAINING = dict(epochs=4, batch_size=1024, optimizer='adamw', learning_rate=.002, schedule='one-cycle', weight_decay=.01,
-                           embedding_decay=1., beta2=.98, averaging=.1)
+TWO_STREAM_TRAINING = dict(
+    epochs=4, batch_size=1024, optimizer='adamw', learning_rate=.002, schedule='one-cycle', weight_decay=.01,
+    embedding_decay=1., beta2=.98, averaging=.1)
 
 PRESETS = {
     'two-stream': Preset(
         TwoStreamConfig,
         source='this project: the history is encoded once, each target has a distribution over ratings',
-        departures='Not a published model. From the paper: a transformer over what a user did, with the time between as the position.',
+        departures='Not a published model. From the paper: a transformer over what a user did, with the '
+                   'time between as the position.',
         training=TWO_STREAM_TRAINING, scaled=True),
     'fill-in': Preset(
         TwoStreamConfig,
-        source='this project: two-stream with bidirectional visibility, for the imputation of hidden ratings between known ones',
+        source='this project: two-stream with bidirectional visibility, for the imputation of hidden '
+               'ratings between known ones',
         departures='Not a published model. Only for protocols that hide ratings at random.',
         model=dict(visibility='bidirectional', recency=0., factors=0, history_dropout=.2),
         training={**TWO_STREAM_TRAINING, 'epochs': 5}, scaled=True),
     'next': Preset(
         TwoStreamConfig,
-        source='this project: two-stream, trained to predict the next item by a sampled softmax over the catalogue',
-        departures='Not a published model. Items are compared with a user vector after the last block, not put into the sequence.',
+        source='this project: two-stream, trained to predict the next item by a sampled softmax over the '
+               'catalogue',
+        departures='Not a published model. Items are compared with a user vector after the last block, '
+                   'not put into the sequence.',
         model=dict(objective='next', factors=0, history_dropout=.1, negatives=512),
         training={**TWO_STREAM_TRAINING, 'epochs': 6, 'embedding_decay': .1}, scaled=True),
-    'paper': Preset(
-        BSTConfig,
-        source='Chen et al. 2019, section 3.1 and table 3, arxiv.org/abs/1905.06874',
-        departures='The paper gives no embedding widths beyond "4 to 64": items, positions, user and profile have 32, the feed-forward '
-                   'layer four times the width. Ratings of the history are embedded, since our behaviours are ratings. No cross features. '
-                   'A head has width D / H (the paper\'s projections are D by D). The MLP reads the outputs of all positions (section 2.3 '
-                   'names the target\'s).',
-        model=dict(sequence_length=20, item_width=32, user_width=32, feature_width=32, genres='mean', position='time-gap',
-                   position_join='concat', rating='embed', blocks=1, heads=8, hidden=256, mlp=(1024, 512, 256), dropout=.2,
-                   objective='click'),
-        training=dict(epochs=1, batch_size=256, optimizer='adagrad', learning_rate=.01)),
-    'keras': Preset(
-        BSTConfig,
-        source='Khalid Salama, keras.io/examples/structured_data/movielens_recommendations_transformers',
-        departures='User id, profile and genres are on, as in the adaptation to this data (the example has switches, and ships with them '
-                   'off). The target has a position too. LeakyReLU has a slope of 0.01 (Keras: 0.3). Ratings are divided by the top of the '
-                   'scale before they multiply. Row 0 of each table is for the unknown. The output starts at the mean.',
-        model=dict(sequence_length=4, item_width='sqrt', user_width='sqrt', feature_width='sqrt', genres='dense', position='learned',
-                   rating='multiply', blocks=1, heads=3, head_width='item', hidden=0, mlp=(256, 128), batch_norm=True, dropout=.1,
-                   loss='mse'),
-        training=dict(epochs=5, batch_size=265, optimizer='adagrad', learning_rate=.01)),
-    'pytorch': Preset(
-        BSTConfig,
-        source='Nelson Lin, github.com/Nelsonlin0321/ml-behavior-sequence-transformer-for-movie-recommendation',
-        departures='Attention runs along the sequence (the original\'s ran across the batch). A rating of 1 keeps its film (the original '
-                   'scaled it to 0). Dropout sits where the paper puts it, and on attention weights too. The best epoch is chosen on '
-                   'validation, not on the test set. '
-                   'Four epochs of a one-cycle schedule with peak 0.002 (the original: ten with a constant 0.001).',
-        model=dict(sequence_length=10, item_width=32, user_width=32, feature_width=32, binary_as_number=True, position='learned',
-                   position_join='concat', rating='multiply', blocks=3, heads=8, hidden=256, crosses=True, mlp=(256, 64), dropout=.2,
-                   output='sigmoid'),
-        training=dict(epochs=4, batch_size=128, optimizer='adamw', learning_rate=.002, schedule='one-cycle')),
-    'single-sequence': Preset(
-        BSTConfig,
-        source='this project: the paper\'s structure, small and quick, with the settings that paid on validation',
-        departures='Not a published model.',
-        model=dict(sequence_length=16, item_width=32, user_width=32, feature_width=8, genres='mean', years=True, position='time-gap',
-                   rating='embed', blocks=1, heads=4, hidden=64, activation='gelu', norm='pre', pooling='target', biases=True,
-                   mlp=(64,), dropout=.1, id_dropout=.01, loss='mse'),
-        training=dict(epochs=8, batch_size=128, optimizer='adamw', learning_rate=.003, schedule='one-cycle', weight_decay=.05)),
 }
+
+# %% ../nbs/06b_presets.ipynb #06b00017
+PRESETS['paper'] = Preset(
+    BSTConfig,
+    source='Chen et al. 2019, section 3.1 and table 3, arxiv.org/abs/1905.06874',
+    departures='The paper gives no embedding widths beyond "4 to 64": items, positions, user and profile '
+               'have 32, the feed-forward layer four times the width. Ratings of the history are '
+               'embedded, since our behaviours are ratings. No cross features. A head has width D / H '
+               '(the paper\'s projections are D by D). The MLP reads the outputs of all positions '
+               '(section 2.3 names the target\'s).',
+    model=dict(sequence_length=20, item_width=32, user_width=32, feature_width=32, genres='mean',
+               position='time-gap', position_join='concat', rating='embed', blocks=1, heads=8, hidden=256,
+               mlp=(1024, 512, 256), dropout=.2, objective='click'),
+    training=dict(epochs=1, batch_size=256, optimizer='adagrad', learning_rate=.01))
+
+# %% ../nbs/06b_presets.ipynb #06b00020
+PRESETS['keras'] = Preset(
+    BSTConfig,
+    source='Khalid Salama, keras.io/examples/structured_data/movielens_recommendations_transformers',
+    departures='User id, profile and genres are on, as in the adaptation to this data (the example has '
+               'switches, and ships with them off). The target has a position too. LeakyReLU has a slope '
+               'of 0.01 (Keras: 0.3). Ratings are divided by the top of the scale before they multiply. '
+               'Row 0 of each table is for the unknown. The output starts at the mean.',
+    model=dict(sequence_length=4, item_width='sqrt', user_width='sqrt', feature_width='sqrt', genres='dense',
+               position='learned', rating='multiply', blocks=1, heads=3, head_width='item', hidden=0,
+               mlp=(256, 128), batch_norm=True, dropout=.1, loss='mse'),
+    training=dict(epochs=5, batch_size=265, optimizer='adagrad', learning_rate=.01))
+
+PRESETS['pytorch'] = Preset(
+    BSTConfig,
+    source='Nelson Lin, '
+           'github.com/Nelsonlin0321/ml-behavior-sequence-transformer-for-movie-recommendation',
+    departures='Attention runs along the sequence (the original\'s ran across the batch). A rating of 1 '
+               'keeps its film (the original scaled it to 0). Dropout sits where the paper puts it, and '
+               'on attention weights too. The best epoch is chosen on validation, not on the test set. '
+               'Four epochs of a one-cycle schedule with peak 0.002 (the original: ten with a constant '
+               '0.001).',
+    model=dict(sequence_length=10, item_width=32, user_width=32, feature_width=32, binary_as_number=True,
+               position='learned', position_join='concat', rating='multiply', blocks=3, heads=8, hidden=256,
+               crosses=True, mlp=(256, 64), dropout=.2, output='sigmoid'),
+    training=dict(epochs=4, batch_size=128, optimizer='adamw', learning_rate=.002, schedule='one-cycle'))
+
+# %% ../nbs/06b_presets.ipynb #06b00023
+PRESETS['single-sequence'] = Preset(
+    BSTConfig,
+    source='this project: the paper\'s structure, small and quick, with the settings that paid on '
+           'validation',
+    departures='Not a published model.',
+    model=dict(sequence_length=16, item_width=32, user_width=32, feature_width=8, genres='mean', years=True,
+               position='time-gap', rating='embed', blocks=1, heads=4, hidden=64, activation='gelu',
+               norm='pre', pooling='target', biases=True, mlp=(64,), dropout=.1, id_dropout=.01, loss='mse'),
+    training=dict(epochs=8, batch_size=128, optimizer='adamw', learning_rate=.003, schedule='one-cycle',
+                  weight_decay=.05))
+
 ALIASES = {'default': 'two-stream'}  # other names of presets; the commands use 'default' when none is given
 
 def resolve_preset(
@@ -111,14 +130,18 @@ def check_settings(
     unknown = sorted(set(settings) - {f.name for f in fields(config)} - {'feature_width', 'years'})
     if unknown:
         others = [other for other, p in PRESETS.items() if p.config is not config]
-        if all(setting in {f.name for f in fields(PRESETS[others[0]].config)} for setting in unknown):
-            raise ConfigError(f"preset {name} has no setting {' and no setting '.join(unknown)}: leave it out, or use preset {' or '.join(others)}")
-        raise ConfigError(f"unknown settings {unknown}: preset {name} has {', '.join(f.name for f in fields(config))}")
+        if set(unknown) <= {f.name for f in fields(PRESETS[others[0]].config)}:
+            raise ConfigError(f"preset {name} has no setting {' and no setting '.join(unknown)}: "
+                              f"leave it out, or use preset {' or '.join(others)}")
+        known = ', '.join(f.name for f in fields(config))
+        raise ConfigError(f"unknown settings {unknown}: preset {name} has {known}")
     if settings.get('objective') == 'next' and config is BSTConfig:
-        raise ConfigError(f"preset {name} scores one item at a time, so it cannot be trained to predict the next item: use preset next")
+        raise ConfigError(f"preset {name} scores one item at a time, so it cannot be trained to predict "
+                          "the next item: use preset next")
     visibility = settings.get('visibility', PRESETS[name].model.get('visibility', 'causal'))
     if protocol is not None: check_visibility(visibility, protocol)
 
+# %% ../nbs/06b_presets.ipynb #06b00025
 def build_config(
     interactions: Interactions,  # The data, for its sizes
     preset: str = 'default',  # A name of `PRESETS` or `ALIASES`
@@ -133,9 +156,10 @@ def build_model(
     interactions: Interactions,  # The data, for its sizes and its catalogue
     preset: str = 'default',  # A name of `PRESETS` or `ALIASES`
     **settings,  # Settings of the preset's configuration to use instead
-) -> SequenceModel:  # With fresh weights and the catalogue filled in
+) -> SequenceModel:  # With fresh weights and its catalogue set
     "Build a model for given data by the name of a preset"
-    return build_config(interactions, preset, **settings).build().set_catalogue(interactions.genres, interactions.year)
+    model = build_config(interactions, preset, **settings).build()
+    return model.set_catalogue(interactions.genres, interactions.year)
 
 # %% ../nbs/06b_presets.ipynb #e83bf225
 FAMILIES = {config.kind: config for config in (TwoStreamConfig, BSTConfig)}
@@ -154,7 +178,8 @@ def training_settings(
 ) -> dict:  # Settings of a `TrainingConfig`
     "Return the training of a preset, scaled to a number of labels"
     found = PRESETS[resolve_preset(preset)]
-    settings, millions = found.training, max(labels, 1) / 1e6
+    settings = found.training
+    millions = max(labels, 1) / 1e6
     if not found.scaled: return dict(settings)
     batch = 2 ** math.ceil(math.log2(max(settings['batch_size'] * millions ** .5, 1)))
     return {**settings, 'batch_size': batch, 'epochs': max(1, round(settings['epochs'] * millions ** -.2))}

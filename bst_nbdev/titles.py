@@ -93,7 +93,7 @@ def id_row(
     wanted: str | int,  # An id, which may be typed as text
 ) -> int:  # Its row, or 0 if there is no such id
     "Find the row of an item's id"
-    if items.kind == 'int' and isinstance(wanted, str):
+    if items.id_type == 'int' and isinstance(wanted, str):
         if not re.fullmatch(r'\d{1,18}', wanted.strip()): return UNKNOWN
         wanted = int(wanted)
     return int(items.encode(np.array([wanted]))[0])
@@ -161,7 +161,7 @@ class TitleIndex:
         "Find the one item that an id or a title means"
         items = self.catalogue.items
         by_id = id_row(items, wanted)
-        if by_id != UNKNOWN and (items.kind == 'str' or not isinstance(wanted, str)): return by_id
+        if by_id != UNKNOWN and (items.id_type == 'str' or not isinstance(wanted, str)): return by_id
         if not isinstance(wanted, str):
             raise ItemError(f"no item has the id {wanted!r}: give an id of the data, or a title")
         words, year = title_words(wanted)

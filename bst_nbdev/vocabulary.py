@@ -52,21 +52,21 @@ class Vocabulary:
     def __len__(self): return len(self.ids) + 1  # row 0 included
 
     def __eq__(self, other):
-        return type(other) is Vocabulary and self.kind == other.kind and np.array_equal(self.ids, other.ids)
+        return type(other) is Vocabulary and self.id_type == other.id_type and np.array_equal(self.ids, other.ids)
 
     def __repr__(self):
         span = f", {self.ids[0]} … {self.ids[-1]}" if len(self.ids) else ''
-        return f"Vocabulary({len(self.ids)} {self.kind} ids{span})"
+        return f"Vocabulary({len(self.ids)} {self.id_type} ids{span})"
 
     @property
-    def kind(self):
+    def id_type(self):
         "Kind of the raw ids: 'int' or 'str'"
-        return 'int' if self.ids.dtype.kind == 'i' else 'str'
+        return 'int' if np.issubdtype(self.ids.dtype, np.signedinteger) else 'str'
 
     @cached_property
     def index(self):
         "The ids as a pandas index, which finds positions by hashing"
-        return pd.Index(self.ids, dtype='int64' if self.kind == 'int' else object)
+        return pd.Index(self.ids, dtype='int64' if self.id_type == 'int' else object)
 
     def encode(self,
         values,  # Raw ids of any shape: one id, a list, an array, a column
@@ -74,7 +74,7 @@ class Vocabulary:
         "Translate raw ids to rows"
         values = np.asarray(values)
         flat = values.ravel()
-        if self.kind == 'int': wanted, valid = whole_numbers(flat)
+        if self.id_type == 'int': wanted, valid = whole_numbers(flat)
         else: wanted, valid = flat.astype(str).astype(object), is_present(flat)
         rows = self.index.get_indexer(wanted).astype(np.int32)  # positions, -1 where not known
         rows += 1
@@ -88,7 +88,7 @@ class Vocabulary:
         rows = np.asarray(rows, dtype=np.int64)
         if rows.size and not (rows.min() >= 0 and rows.max() < len(self)):
             raise IndexError(f"rows must be from 0 to {len(self) - 1}, got {rows.min()} to {rows.max()}")
-        unknown = np.array([-1 if self.kind == 'int' else ''])
+        unknown = np.array([-1 if self.id_type == 'int' else ''])
         return np.concatenate([unknown, self.ids])[rows]
 
 # %% ../nbs/00b_vocabulary.ipynb #a1f38a64
