@@ -71,6 +71,11 @@ METHODS = '''class JSONConfig:
 
 def test_each_public_method_is_documented():
     assert showdoc.methods_of(METHODS, 'JSONConfig') == ['to_dict', 'from_dict'] and showdoc.methods_of(METHODS, 'Other') == []
+
+def test_inherited_methods_are_documented_under_the_name_of_the_class():
+    from bst_nbdev.recommender import Predictor, Recommender
+    assert {'predict', 'explain', 'history'} <= set(showdoc.inherited_of(Recommender))
+    assert 'recommend' not in showdoc.inherited_of(Recommender) and showdoc.inherited_of(Predictor) == []
     to_dict, from_dict = (cell.source for cell in showdoc.method_cells(METHODS, 'JSONConfig'))
     assert to_dict.startswith('#### JSONConfig.to_dict\n\n[source](') and '```python\nJSONConfig.to_dict()->dict\n```\n' in to_dict
     assert 'Returns: ' in to_dict

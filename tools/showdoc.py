@@ -99,12 +99,20 @@ def methods_of(
     return [node.name for one in classes for node in one.body
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and not node.name.startswith('_')]
 
+def inherited_of(
+    owner: type,  # A class of the package
+) -> list:  # Names
+    "List the public methods that a class inherits from other classes of its module, under whose name people look for them"
+    bases = [base for base in owner.__mro__[1:] if base.__module__ == owner.__module__]
+    names = dict.fromkeys(name for base in bases for name in vars(base) if not name.startswith('_'))
+    return [name for name in names if name not in vars(owner) and callable(getattr(owner, name))]
+
 def method_cells(source: str, name: str) -> list:
     "Document each public method of a class: nbdev does so only for methods that are added with @patch"
     owner = in_package(name)
     if not inspect.isclass(owner): return []
     shown = []
-    for method in methods_of(source, name):
+    for method in methods_of(source, name) + inherited_of(owner):
         markdown = TableRenderer(getattr(owner, method), name=f'{name}.{method}', title_level=4)._repr_markdown_()
         shown.append(mk_cell(NbdevLookup().linkify(markdown), 'markdown'))
     return shown
