@@ -25,7 +25,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-TIMEOUT = 30  # seconds to wait for anything on the page
+TIMEOUT = 60  # seconds; the machine may be busy with other tests
 OPTIONS = ['headless', 'no-sandbox', 'disable-gpu', 'disable-quic', 'no-first-run',
            'disable-background-networking', 'disable-component-update', 'disable-sync',
            'disable-dev-shm-usage', 'no-proxy-server']
