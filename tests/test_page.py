@@ -235,8 +235,7 @@ def test_escape_closes_then_clears_the_search(page):
 def test_the_list_leaves_out_what_was_rated(page):
     page.rate(1, 5)
     first = page.listed()[0]
-    page.one('#list .film').click()
-    page.wait(lambda: page.all('.effects li'))
+    page.wait(page.reasons)
     page.one('.why button').click()
     assert page.one('#films li .name').text.startswith(first) and page.focus('type') == 'radio'
     page.press(Keys.SPACE)
@@ -267,8 +266,7 @@ def test_a_rating_can_be_removed(page):
 def test_says_why(page):
     for row, rating in enumerate([5, 1, 3], 1): page.rate(row, rating)
     page.wait(lambda: page.one('#count').text == '3 films rated' and page.listed())
-    page.one('#list .film').click()
-    page.wait(lambda: len(page.all('.effects li')) == 3)
+    page.wait(lambda: page.reasons() == 3)
     names = page.run('return [...document.querySelectorAll(".effects .name")]'
                      '.map(node => node.firstChild.textContent)')
     assert set(names) == set(page.rated())
@@ -447,7 +445,6 @@ def test_shows_probabilities(page, before_load, objective, answer, shown):
     page.rate(1, 5)
     page.listed()
     assert page.texts('#list .answer')[0] == shown
-    page.one('#list .film').click()
-    page.wait(lambda: len(page.all('.effects li')) == 1)
+    page.wait(lambda: page.reasons() == 1)
     assert not page.all('.probabilities') and page.texts('.effects .number')[0].endswith('%')
     assert page.complaints() == []
