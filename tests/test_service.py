@@ -2,8 +2,6 @@
 
 It gets chosen requests, requests made from its own OpenAPI document, and raw bytes over the wire.
 """
-import contextlib
-import io
 import json
 import socket
 import subprocess
@@ -15,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import schemathesis
 from fastapi.testclient import TestClient
+from helpers import refuses
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
@@ -170,26 +169,20 @@ def test_a_request_does_not_wait_for_ever(recommender):
 def test_addresses_that_are_refused(host, port, error, message):
     with pytest.raises(error, match=message): check_address(host, port)
 
-def refuses(message, *arguments):
-    "Check that `bst_serve` refuses its arguments in one line"
-    with contextlib.redirect_stderr(io.StringIO()) as errors: code = bst_serve(list(map(str, arguments)))
-    text = errors.getvalue()
-    assert (code, text.count('\n')) == (1, 1) and message in text, text
-
 def test_serve_refuses(folder, tmp_path):
-    refuses('no model given: use --model')
-    refuses('has no config.json', '--model', tmp_path/'none', '--port', 0)
-    refuses('port must be 1 to 65535', '--model', folder, '--port', 99999)
-    refuses('threads', '--model', folder, '--port', 0, '--threads', 0)
-    refuses('waiting', '--model', folder, '--port', 0, '--waiting', 0)
-    refuses('no/such', '--model', folder, '--port', 0, '--data', 'no/such')
+    refuses(bst_serve, [], 'no model given: use --model')
+    refuses(bst_serve, ['--model', tmp_path/'none', '--port', 0], 'has no config.json')
+    refuses(bst_serve, ['--model', folder, '--port', 99999], 'port must be 1 to 65535')
+    refuses(bst_serve, ['--model', folder, '--port', 0, '--threads', 0], 'threads')
+    refuses(bst_serve, ['--model', folder, '--port', 0, '--waiting', 0], 'waiting')
+    refuses(bst_serve, ['--model', folder, '--port', 0, '--data', 'no/such'], 'no/such')
     with socket.create_server(('127.0.0.1', 0)) as taken:
-        refuses('choose another --port', '--model', folder, '--port', taken.getsockname()[1])
+        refuses(bst_serve, ['--model', folder, '--port', taken.getsockname()[1]], 'choose another --port')
 
 def test_serve_refuses_a_changed_file(run, tmp_path):
     folder = save_run(run, tmp_path/'run')
     (folder/'items.csv').write_text((folder/'items.csv').read_text() + '\n')
-    refuses('items.csv is not what was saved', '--model', folder, '--port', 0)
+    refuses(bst_serve, ['--model', folder, '--port', 0], 'items.csv is not what was saved')
 
 
 # --- Requests made from the OpenAPI document

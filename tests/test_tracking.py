@@ -4,19 +4,13 @@ Each record is read with the tracker's own tools.
 """
 import pytest
 import torch
+from helpers import Toy
 from torch import nn
 from torchmetrics import MeanAbsoluteError
 
 from bst_nbdev.core import show_progress
 from bst_nbdev.tracking import Tracking
 from bst_nbdev.training import TrainingConfig, fit
-
-class Toy(nn.Module):
-    "A linear layer"
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(4, 1)
-    def forward(self, x): return self.layer(x).squeeze(-1)
 
 def tracked(name, folder):
     "Train for two epochs with a tracker; return the training log"
