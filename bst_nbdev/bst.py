@@ -274,7 +274,7 @@ def name_part(self: BST,
 def history_window(
     model: BST,  # For the length of its windows and its device
     history: History,  # Its last ratings fill the window
-    at=None,  # Time of the question in seconds since 1970; None for right after the last rating
+    at=None,  # Time of the question in seconds since 1970; None for soon after the last rating
 ) -> dict[str, torch.Tensor]:  # Inputs of `BST` for one window (1, L), whose target is still row 0
     "Make the window of one question"
     L = model.config.sequence_length
@@ -293,10 +293,12 @@ def history_window(
 def score_items(self: BST,
     histories: list[History],  # B histories, of which the model reads the last `config.max_history` ratings
     items: np.ndarray,  # Row numbers of the items to score (int, [M])
-    at=None,  # Time of the question (seconds since 1970), for all or for each history; None for right after the last rating
+    at=None,  # Time of the question (seconds since 1970), for all or for each history; None for soon after the last rating
     max_pairs: int = 4096,  # Windows that are scored together at most; bounds the memory
+    answer: str | None = None,  # The model's only answer, or None
 ) -> torch.Tensor:  # (B, M, 1): ratings, or logits of a click
     "Score items for histories, with one window for each pair"
+    self.config.check_answer(answer)
     times = [at] * len(histories) if at is None or np.isscalar(at) else at
     items = torch.as_tensor(np.asarray(items), dtype=torch.int64, device=self.device)
     answers = []
@@ -313,9 +315,11 @@ def score_items(self: BST,
 def attention(self: BST,
     history: History,  # The model reads its last `config.max_history` ratings
     item: int,  # Row number of the item to score
-    at: int | None = None,  # Time of the question in seconds since 1970; None for right after the last rating
+    at: int | None = None,  # Time of the question in seconds since 1970; None for soon after the last rating
+    answer: str | None = None,  # The model's only answer, or None
 ) -> np.ndarray:  # (1 + S,): share of the target itself, then of each rating; the sum is 1
     "Compute the attention of a target to itself and to its history, averaged over heads and blocks"
+    self.config.check_answer(answer)
     window = history_window(self, history, at)
     window['item'][:, -1] = item
     mask = window['padding_mask']

@@ -355,7 +355,7 @@ ASSUMED_GAP = 30  # seconds assumed between two ratings without times, and from 
 
 def target_time(
     history: History,  # What the user rated before
-    at: int | None = None,  # Time of the prediction, in seconds since 1970; None if it is not given
+    at: int | None = None,  # Time of the question, in seconds since 1970; None if it is unknown
 ) -> int:  # Seconds since 1970
     "Choose the time of a target: `at`, or soon after the last rating"
     if at is not None: return int(at)
@@ -377,9 +377,9 @@ def stack_arrays(
 
 def collate(
     histories: list[History],  # B of them
-    at: int | list[int | None] | None = None,  # Time of the target (see `target_time`), or one for each history
+    at: int | list[int | None] | None = None,  # Time of the target (see `target_time`), or one for each history; None: unknown
     left: bool = False,  # True to pad at the left, False at the right
-) -> dict[str, torch.Tensor]:  # user (B), user_features (B, F), the history (B, S), the target after it (B, 1)
+) -> dict[str, torch.Tensor]:  # user (B), user_features (B, F), the history (B, S), time, moment_known, position of the target (B, 1)
     "Make tensors of histories, with the keys and positions of a batch of `Chunks`"
     if np.ndim(at) == 0: at = [at] * len(histories)
     if len(at) != len(histories):
@@ -396,4 +396,5 @@ def collate(
     return dict(user=torch.tensor([h.user for h in histories]),
                 user_features=torch.tensor([h.profile for h in histories], dtype=torch.int64),
                 **stacked, position=position, padding_mask=padding_mask,
-                target_time=times, target_position=target_positions(length, True))
+                target_time=times, moment_known=torch.tensor([[t is not None] for t in at]),
+                target_position=target_positions(length, True))
