@@ -75,6 +75,11 @@ class BSTConfig(ModelConfig):
         "Name of the validation metric that selects the best epoch"
         return 'auc' if self.objective == 'click' else 'mae_mean'
 
+    @property
+    def moments(self) -> tuple[str, ...]:
+        "'known' if time gaps are positions, '' if no times are read"
+        return ('known',) if self.position == 'time-gap' else ('',)
+
     def build(self) -> 'BST':
         "Build the model with fresh weights"
         return BST(self)

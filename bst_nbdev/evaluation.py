@@ -11,7 +11,7 @@ __all__ = ['METRICS', 'SVD_SETTINGS', 'BASELINES', 'ERROR_VIEWS', 'point_estimat
 
 # %% ../nbs/08_evaluation.ipynb #7d908b62
 from functools import partial
-from itertools import cycle
+from itertools import cycle, product
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -25,7 +25,9 @@ from .core import ConfigError, check_at_least, check_choice, require_extra
 from .vocabulary import RatingScale
 from .data import Interactions
 from .splits import Split, seen_rows
+from .packing import HiddenMoments
 from .model import ModelConfig, SequenceModel
+from .top_items import ranking_score
 from .training import TrainingConfig, fit, predict, score
 
 # %% ../nbs/08_evaluation.ipynb #2e26988f
@@ -111,19 +113,23 @@ def plot_calibration(
 
 # %% ../nbs/08_evaluation.ipynb #08e00004
 def interpret_scores(
-    scores: torch.Tensor,  # (…, K), or (…, 1), as `SequenceModel.score_items` returns them
-    config: ModelConfig,  # Its objective and scale
-) -> dict[str, np.ndarray]:  # Each (…): expected, median and p(…), or click, or probability; rank by the first one
-    "Convert the scores of a model to named answers"
-    scores = scores.cpu().double()
-    if config.objective == 'next': return dict(probability=scores[..., 0].exp().numpy())
-    if config.objective == 'click': return dict(click=torch.sigmoid(scores[..., 0]).numpy())
-    if scores.shape[-1] == 1: return dict(expected=scores[..., 0].numpy())
-    expected = config.scale.mean(scores.float()).numpy()
-    median = config.scale.median(scores.float()).numpy()
-    probabilities = scores.softmax(-1).numpy()
-    by_value = {f'p({value:g})': probabilities[..., k] for k, value in enumerate(config.rating_values)}
-    return dict(expected=expected, median=median, **by_value)
+    scores,  # Scores by answer, each (…, K) or (…, 1) as `SequenceModel.score_items` returns them; or those of the first answer
+    config: ModelConfig,  # Answers, scale and threshold
+) -> dict[str, np.ndarray]:  # Each (…): liked, next, expected, median and p(…), or click, as far as the model has them
+    "Convert the scores of a model to named answers; items are ranked by the first of them"
+    scores = scores if isinstance(scores, dict) else {config.answers[0]: scores}
+    scores = {answer: x.cpu().double() for answer, x in scores.items()}
+    found = {}
+    if len(scores) > 1: found['liked'] = ranking_score(scores, config, 'liked').exp().numpy()
+    if 'next' in scores: found['next'] = scores['next'][..., 0].exp().numpy()
+    if 'click' in scores: found['click'] = torch.sigmoid(scores['click'][..., 0]).numpy()
+    if 'rating' not in scores: return found
+    ratings = scores['rating']
+    if ratings.shape[-1] == 1: return dict(found, expected=ratings[..., 0].numpy())
+    found |= dict(expected=config.scale.mean(ratings.float()).numpy(),
+                  median=config.scale.median(ratings.float()).numpy())
+    probabilities = ratings.softmax(-1).numpy()
+    return found | {f'p({value:g})': probabilities[..., k] for k, value in enumerate(config.rating_values)}
 
 # %% ../nbs/08_evaluation.ipynb #fe0d679b
 class TransformedMetric:
@@ -155,15 +161,22 @@ def validation_metrics(
     config: ModelConfig,  # Of the model that is trained
 ) -> dict:  # Name to metric; the first one is `config.monitor`
     "Make the metrics that are computed after each epoch"
+    def of(answer, transform): return lambda p, y: transform(config.by_answer(p)[answer], y)
     def click_probability(p, y): return torch.sigmoid(p.double()), (y >= config.threshold).int()
-    def negative_log(p, y): return (-p,)
     def expected(p, y): return point_estimate(p, config.scale), y
-    def monitored(p, y): return point_estimate(p, config.scale, on_scale=config.monitor == 'mae'), y
+    def best(p, y): return point_estimate(p, config.scale, on_scale=config.monitor != 'mae_mean'), y
 
-    if config.objective == 'next': return dict(log_loss=TransformedMetric(MeanMetric(), negative_log))
-    if config.objective == 'click': return dict(auc=TransformedMetric(BinaryAUROC(), click_probability))
-    rmse = TransformedMetric(MeanSquaredError(squared=False), expected)
-    return {config.monitor: TransformedMetric(MeanAbsoluteError(), monitored), 'rmse': rmse}
+    found = {}
+    if len(config.answers) > 1:
+        found['validation_loss'] = TransformedMetric(MeanMetric(), lambda p, y: (config.compute_loss(p, y),))
+    if 'click' in config.answers: found['auc'] = TransformedMetric(BinaryAUROC(), of('click', click_probability))
+    if 'rating' in config.answers:
+        name = 'mae_mean' if config.monitor == 'mae_mean' else 'mae'
+        found[name] = TransformedMetric(MeanAbsoluteError(), of('rating', best))
+        found['rmse'] = TransformedMetric(MeanSquaredError(squared=False), of('rating', expected))
+    if 'next' in config.answers:
+        found['next_log_loss'] = TransformedMetric(MeanMetric(), of('next', lambda p, y: (-p,)))
+    return found
 
 # %% ../nbs/08_evaluation.ipynb #08e00002
 def init_from_split(
@@ -301,16 +314,18 @@ def fit_baseline(
 
 # %% ../nbs/08_evaluation.ipynb #2ac62a6e
 def evaluate_model(
-    model: torch.nn.Module,  # With a `config` that has objective, threshold and scale
+    model: torch.nn.Module,  # With a `config` that has answers, threshold and scale
     batches,  # Batches of one part
     description: str = '',  # Text of a progress bar; empty: no bar
-) -> dict[str, float]:  # The `METRICS` that apply
+) -> dict[str, float]:  # The `METRICS` that apply, and next_log_loss
     "Compute the metrics of a model on the batches of one part"
     predictions, labels = predict(model, batches, description)
-    c = model.config
-    if c.objective == 'next': return dict(log_loss=-predictions.mean().item())
-    if c.objective == 'click': return click_scores(predictions, labels, c.threshold)
-    return rating_scores(predictions, labels, c.rating_values, c.threshold)
+    c, found = model.config, {}
+    predictions = c.by_answer(predictions)
+    if 'click' in predictions: found |= click_scores(predictions['click'], labels, c.threshold)
+    if 'rating' in predictions: found |= rating_scores(predictions['rating'], labels, c.rating_values, c.threshold)
+    if 'next' in predictions: found['next_log_loss'] = -predictions['next'].mean().item()
+    return found
 
 # %% ../nbs/08_evaluation.ipynb #ee60ba67
 def evaluate_baseline(
@@ -331,8 +346,8 @@ def compare(
     models: dict,  # Name to (model, {part: batches}); may be empty
     baselines=('global mean', 'user + item bias'),  # Names of `BASELINES`
     parts=('validation', 'test'),  # Parts to evaluate
-) -> pd.DataFrame:  # One row per method and part: protocol, model, part, then the `METRICS`
-    "Evaluate baselines and models by the split's protocol"
+) -> pd.DataFrame:  # One row per method, part and moment: protocol, model, part, moment, then the `METRICS`
+    "Evaluate baselines and models by the split's protocol; models that can do without the moment also without it"
     thresholds = sorted({model.config.threshold for model, _ in models.values()}) or [4.]
     if len(thresholds) > 1:
         raise ConfigError(f"AUC needs the same threshold for all models, got {thresholds}: "
@@ -342,14 +357,15 @@ def compare(
         baseline = fit_baseline(name, interactions, split)
         for part in parts:
             scores = evaluate_baseline(baseline, interactions, getattr(split, part), thresholds[0])
-            rows.append(dict(model=name, part=part, **scores))
+            rows.append(dict(model=name, part=part, moment='', **scores))
     for name, (model, batches) in models.items():
-        for part in parts:
-            scores = evaluate_model(model, batches[part], f'{name}: {part}')
-            rows.append(dict(model=name, part=part, **scores))
+        for part, moment in product(parts, model.config.moments):
+            asked = HiddenMoments(batches[part]) if moment == 'unknown' else batches[part]
+            scores = evaluate_model(model, asked, f'{name}: {part}')
+            rows.append(dict(model=name, part=part, moment=moment, **scores))
     if not rows: raise ConfigError('there is nothing to compare: give a model or a baseline')
     table = pd.DataFrame(rows).assign(protocol=split.protocol)
-    return table.reindex(columns=['protocol', 'model', 'part', *METRICS])
+    return table.reindex(columns=['protocol', 'model', 'part', 'moment', *METRICS])
 
 # %% ../nbs/08_evaluation.ipynb #4e59b979
 def plot_comparison(
@@ -363,7 +379,8 @@ def plot_comparison(
     ax = ax or plt.subplots(figsize=(6, .5 + .4 * len(rows)))[1]
     best = rows[metric].max() if metric == 'auc' else rows[metric].min()
     colors = ['0.3' if value == best else '0.8' for value in rows[metric]]
-    bars = ax.barh(rows.model, rows[metric], color=colors, edgecolor='k')
+    names = rows.model + np.where(rows.moment == 'unknown', ', moment unknown', '')
+    bars = ax.barh(names, rows[metric], color=colors, edgecolor='k')
     ax.bar_label(bars, fmt='%.4f', padding=3)
     ax.margins(x=.15)
     ax.invert_yaxis()

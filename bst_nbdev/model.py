@@ -73,6 +73,11 @@ class ModelConfig(JSONConfig):
         return tuple(self.objective.split('+'))
 
     @property
+    def moments(self) -> tuple[str, ...]:
+        "Whether the moment of a question is 'known', 'unknown', or either; '' for models that read no times"
+        return ('known',)
+
+    @property
     def rates(self) -> bool:
         "Whether the model judges a given item, by a rating or a click"
         return self.answers != ('next',)
@@ -127,12 +132,6 @@ class ModelConfig(JSONConfig):
         processes: int = 1,  # Processes that share each batch
     ) -> None:
         "Refuse settings of the training that this model cannot be trained with"
-
-    def preference(self,
-        scores: torch.Tensor,  # Scores of items, as `SequenceModel.score_items` gives them (…, K) or (…, 1)
-    ) -> torch.Tensor:  # (…)
-        "Reduce scores to the number by which items are ranked: the expected rating, or the score itself"
-        return scores[..., 0] if scores.shape[-1] == 1 else self.scale.mean(scores)
 
 # %% ../nbs/05a_model.ipynb #05a00014
 def check_rates(

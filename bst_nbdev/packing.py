@@ -6,7 +6,7 @@
 __all__ = ['VISIBILITIES', 'IMPUTATION_PROTOCOLS', 'LENGTH_NOISE', 'ASSUMED_GAP', 'check_visibility', 'history_positions',
            'target_positions', 'ratings_before', 'visible', 'locate', 'index_ranges', 'ChunkTable', 'cut_chunks',
            'gather_history', 'Chunks', 'split_evenly', 'order_by_length', 'PackedBatches', 'make_packed_batches',
-           'History', 'target_time', 'stack_arrays', 'collate']
+           'HiddenMoments', 'History', 'target_time', 'stack_arrays', 'collate']
 
 # %% ../nbs/02b_packing.ipynb #8f4148f7
 from dataclasses import dataclass
@@ -330,6 +330,21 @@ def make_packed_batches(
     return dict(train=PackedBatches(chunks(split.train), batch_size, shuffle=True, seed=seed),
                 validation=PackedBatches(chunks(split.validation), evaluation_batch_size),
                 test=PackedBatches(chunks(split.test), evaluation_batch_size))
+
+# %% ../nbs/02b_packing.ipynb #6b1f0c31
+class HiddenMoments:
+    "Batches whose questions have no moment"
+    def __init__(self,
+        batches,  # Iterable of (inputs, label), such as `PackedBatches`
+    ):
+        self.batches = batches
+        if hasattr(batches, 'local_positions'): self.local_positions = batches.local_positions
+
+    def __len__(self): return len(self.batches)
+
+    def __iter__(self):
+        for inputs, label in self.batches:
+            yield {**inputs, 'moment_known': torch.zeros_like(inputs['target_mask'])}, label
 
 # %% ../nbs/02b_packing.ipynb #e18b531f
 @dataclass(frozen=True, eq=False)

@@ -15,11 +15,11 @@ from .core import ConfigError, check_at_least, check_choice, check_seed, seed_ev
 from .data import Interactions
 from .prepared import load
 from .splits import PROTOCOLS, Split, check_sequence_length, check_shards, make_split, shard_users
-from .model import ModelConfig, SequenceModel
+from .model import OBJECTIVES, ModelConfig, SequenceModel
 from .presets import PRESETS, build_model, check_settings, resolve_preset, training_settings
 from .training import PRECISIONS, TrainingConfig, processes
 from .evaluation import compare, fit_model, init_from_split
-from .ranking import compare_ranking
+from .ranking import RANKING_BASELINES, compare_ranking
 
 # %% ../nbs/09_pipeline.ipynb #b8559bda
 def choose_device(
@@ -50,7 +50,7 @@ class Recipe:
     epochs: int | None = None  # Maximum number of epochs
     batch_size: int | None = None  # Examples in a training batch
     learning_rate: float | None = None  # Peak of the schedule
-    objective: str | None = None  # 'rating', 'click', or 'next' (the next item; two-stream presets)
+    objective: str | None = None  # One of `OBJECTIVES`: the answers that are learnt ('next' in two-stream presets only)
     min_history: int | None = None  # Ratings of history that each target sees at least (two-stream presets)
     chunk: int | None = None  # Positions whose targets share an encoding; 1: a window for each target (two-stream presets)
     visibility: str | None = None  # 'causal', or 'bidirectional' for imputation (two-stream presets)
@@ -66,7 +66,7 @@ class Recipe:
         for name in 'step', 'epochs', 'batch_size', 'min_history', 'chunk', 'accumulation':
             if getattr(self, name) is not None: check_at_least(name, getattr(self, name))
         if self.sequence_length is not None: check_sequence_length(self.sequence_length)
-        if self.objective is not None: check_choice('objective', self.objective, ('rating', 'click', 'next'))
+        if self.objective is not None: check_choice('objective', self.objective, OBJECTIVES)
         if self.mixed_precision is not None: check_choice('mixed_precision', self.mixed_precision, PRECISIONS)
         if self.learning_rate is not None and not 0 < self.learning_rate < float('inf'):
             raise ConfigError(f"learning_rate must be a finite number above 0, got {self.learning_rate}")
@@ -105,7 +105,7 @@ def check_trainable(
     labels = len(split.train)
     batch_size = min(recipe.training(labels).batch_size, labels)
     config.check_training(batch_size, processes().num_processes)
-    if config.objective != 'click': return
+    if 'click' not in config.answers: return
     clicks = interactions.rating[split.validation] >= config.threshold
     if clicks.all() != clicks.any(): return  # some targets are clicks and others are not
     only = 'clicks' if clicks.all() else 'ratings below the threshold'
@@ -139,14 +139,25 @@ def evaluate_with_baselines(
     split: Split,  # Their split
     model: SequenceModel,  # The model
     batches: dict,  # Batches of 'validation' and 'test'
-    baselines=None,  # Names of baselines in the table; None: simple ones that suit the objective
-) -> pd.DataFrame:  # One row per method and part
+    baselines=None,  # Names of baselines in the table; None: simple ones that suit the answers
+) -> pd.DataFrame:  # One row per method, part and moment
     "Evaluate a model and baselines on validation and test"
-    if model.config.objective == 'next':
-        names = ('popularity',) if baselines is None else baselines
-        return compare_ranking(interactions, split, {run_name: model}, names)
-    names = ('global mean', 'user + item bias') if baselines is None else baselines
-    return compare(interactions, split, {run_name: (model, batches)}, names)
+    model.eval()
+    answers, tables = model.config.answers, []
+    if baselines is None:
+        baselines = ('global mean', 'user + item bias') if model.config.rates else ()
+        if 'next' in answers: baselines += ('popularity',)
+    if model.config.rates:
+        names = [name for name in baselines if name not in RANKING_BASELINES]
+        tables.append(compare(interactions, split, {run_name: (model, batches)}, names))
+    if 'next' in answers:
+        names = [name for name in baselines if name in RANKING_BASELINES or not model.config.rates]
+        tables.append(compare_ranking(interactions, split, {run_name: model}, names))
+    if len(tables) == 1: return tables[0]
+    key = ['protocol', 'model', 'part', 'moment']
+    whole = tables[0].merge(tables[1], 'outer', on=key)
+    order = [*baselines, run_name]
+    return whole.sort_values('model', key=lambda names: names.map(order.index), kind='stable', ignore_index=True)
 
 # %% ../nbs/09_pipeline.ipynb #ea962aca
 @dataclass(eq=False)

@@ -43,7 +43,7 @@ PRESETS = {
                'item will be rated',
         departures='Not a published model. From the paper: a transformer over what a user did, with the '
                    'time between as the position.',
-        training={**TWO_STREAM_TRAINING, 'epochs': 6, 'embedding_decay': .3}, scaled=True),
+        training={**TWO_STREAM_TRAINING, 'epochs': 8, 'embedding_decay': .1}, scaled=True),
     'rating': Preset(
         TwoStreamConfig,
         source='this project: the same network, trained on ratings only, with a table of users',
@@ -61,8 +61,8 @@ PRESETS = {
         source='this project: the same network, trained on the next item only',
         departures='Not a published model. Items are compared with a user vector after the last block, '
                    'not put into the sequence.',
-        model=dict(objective='next', history_dropout=.1, next_every=1),
-        training={**TWO_STREAM_TRAINING, 'epochs': 6, 'embedding_decay': .1}, scaled=True),
+        model=dict(objective='next', next_every=1),
+        training={**TWO_STREAM_TRAINING, 'epochs': 8, 'embedding_decay': .1}, scaled=True),
 }
 
 # %% ../nbs/06b_presets.ipynb #06b00017

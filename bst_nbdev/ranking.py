@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RANKING', 'EASE_REGULARIZATION', 'RANKING_BASELINES', 'MAX_TARGETS', 'seen_before', 'target_ranks', 'ranking_scores',
-           'sampled_ranks', 'history_before', 'ModelScores', 'rank_targets', 'Popularity', 'Ease',
+           'sampled_ranks', 'history_before', 'ModelScores', 'rank_targets', 'shares_second', 'Popularity', 'Ease',
            'fit_ranking_baseline', 'compare_ranking']
 
 # %% ../nbs/08a_ranking.ipynb #08a00003
@@ -21,6 +21,7 @@ from .evaluation import training_rows
 from .model import SequenceModel
 from .packing import History
 from .splits import Split
+from .top_items import score_catalogue
 
 # %% ../nbs/08a_ranking.ipynb #08a00007
 def seen_before(
@@ -105,24 +106,24 @@ class ModelScores:
         model: SequenceModel,  # Trained, in eval mode
         interactions: Interactions,  # All ratings
         history_rows: np.ndarray | None = None,  # Ratings that may be history, ascending row numbers; None if all may
-        pause: int | None = None,  # Score this many seconds after the last rating; None: at the target's own time
+        moment: str = 'known',  # 'known': ask at the target's own time; 'unknown': without a time
+        ranked_by: str | None = None,  # One of `ranked_by_choices`; None for 'next', or the model's only answer
     ):
+        check_choice('moment', moment, ('known', 'unknown', ''))
         self.model = model
         self.interactions = interactions
         self.history_rows = history_rows
-        self.pause = pause
+        self.moment = moment
+        self.ranked_by = ranked_by or model.config.answers[-1]
 
     def __call__(self,
         rows: np.ndarray,  # Row numbers of the targets (int64, [B])
     ) -> torch.Tensor:  # (B, M)
         "Score the whole catalogue for each target"
-        config, data = self.model.config, self.interactions
-        histories = [history_before(data, row, self.history_rows, config.max_history) for row in rows]
-        if self.pause is None:
-            times = [int(data.timestamp[row]) for row in rows]
-        else:
-            times = [int(h.time[-1]) + self.pause if len(h) else None for h in histories]
-        return config.preference(self.model.score_items(histories, np.arange(config.items), times))
+        data, max_history = self.interactions, self.model.config.max_history
+        histories = [history_before(data, row, self.history_rows, max_history) for row in rows]
+        times = None if self.moment == 'unknown' else [int(data.timestamp[row]) for row in rows]
+        return score_catalogue(self.model, histories, times, self.ranked_by)
 
 # %% ../nbs/08a_ranking.ipynb #08a00019
 def rank_targets(
@@ -145,6 +146,16 @@ def rank_targets(
         ranks[batch] = target_ranks(scores, target, seen)
         candidates[batch] = (~seen).sum(1)
     return ranks, candidates
+
+# %% ../nbs/08a_ranking.ipynb #08a00041
+def shares_second(
+    interactions: Interactions,  # All ratings
+    rows: np.ndarray,  # Row numbers of the targets (int64, [N])
+) -> np.ndarray:  # bool [N]
+    "Mark targets whose second is that of another rating of the same user"
+    user, time = np.asarray(interactions.user), np.asarray(interactions.timestamp)
+    same = (user[1:] == user[:-1]) & (time[1:] == time[:-1])                                   # a rating and the one before
+    return (np.append(False, same) | np.append(same, False))[rows]
 
 # %% ../nbs/08a_ranking.ipynb #08a00025
 class Popularity:
@@ -223,21 +234,22 @@ def compare_ranking(
     baselines=('popularity',),  # Names of `RANKING_BASELINES`
     parts=('validation', 'test'),  # Parts whose targets are ranked
     k: int = 10,  # Length of the list, for hit rate and NDCG
-) -> pd.DataFrame:  # One row per method and part: protocol, model, part, hit_rate, ndcg, mrr
+) -> pd.DataFrame:  # One row per method, part and moment: protocol, model, part, moment, hit_rate, ndcg, mrr
     "Compute ranking metrics of baselines and models by the split's protocol"
-    methods = {}
+    methods = []
     for name in baselines:
-        methods[name] = partial(fit_ranking_baseline(name, interactions, split).scores, interactions)
+        methods.append((name, '', partial(fit_ranking_baseline(name, interactions, split).scores, interactions)))
     for name, model in models.items():
-        methods[name] = ModelScores(model, interactions, split.history_rows)
+        for moment in model.config.moments:
+            methods.append((name, moment, ModelScores(model, interactions, split.history_rows, moment)))
     if not methods: raise ConfigError('there is nothing to compare: give a model or a baseline')
     targets = {part: getattr(split, part) for part in parts}
     for part, rows in targets.items():
         if len(rows) > MAX_TARGETS:
             targets[part] = np.sort(np.random.default_rng(0).choice(rows, MAX_TARGETS, replace=False))
     found = []
-    for name, score in methods.items():
+    for name, moment, score in methods:
         for part, rows in targets.items():
             ranks, _ = rank_targets(score, interactions, rows)
-            found.append(dict(model=name, part=part, **ranking_scores(ranks, k)))
-    return pd.DataFrame(found).assign(protocol=split.protocol)[['protocol', 'model', 'part', *RANKING]]
+            found.append(dict(model=name, part=part, moment=moment, **ranking_scores(ranks, k)))
+    return pd.DataFrame(found).assign(protocol=split.protocol)[['protocol', 'model', 'part', 'moment', *RANKING]]

@@ -27,10 +27,8 @@ from .prepared import load, load_vocabularies, save_vocabularies
 from .splits import Split
 from .model import SequenceModel
 from .presets import rebuild_model
-from .training import plot_learning_curve
+from .tracking import plot_learning_curve
 from .saving import restore_model, save_model
-from .evaluation import METRICS
-from .ranking import RANKING
 from .pipeline import Recipe, Run, choose_device
 
 # %% ../nbs/09a_runs.ipynb #dfe65d41
@@ -106,7 +104,7 @@ def save_run(
         counts = training_counts(run.interactions, run.split)[1:]
         popularity = pd.DataFrame(dict(item=run.interactions.items.ids, ratings=counts))
         popularity.to_csv(scratch/'popularity.csv', index=False)
-        figure = plot_learning_curve(run.training_log, run.monitor).figure
+        figure = plot_learning_curve(run.training_log, run.monitor)
         figure.savefig(scratch/'learning_curve.png', dpi=120, bbox_inches='tight')
         plt.close(figure)
 
@@ -158,8 +156,6 @@ def load_run(
         recipe = Recipe(**record['recipe'])
         checksum = record['data']['source'].get('sha256')
         table = pd.DataFrame(record['scores'])
-        metrics = METRICS if 'mae_mean' in table else RANKING
-        table = table.reindex(columns=['protocol', 'model', 'part', *metrics])
         seconds, where, epochs = record['train_seconds'], record['device'], record['epochs']
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder}/metrics.json is missing or damaged: train again") from error

@@ -102,7 +102,7 @@ def rank_group(
         if ranked_by == 'next': candidates = k
         if candidates and ranked_by in ('liked', 'next'): rows, left_out = propose(log_prob, allowed, max(candidates, k))
         scores['next'] = log_prob.gather(1, rows)[..., None]
-        if config.rates: scores[config.answers[0]] = model.decode(asked.memory, rows, asked.biases)        # (B, C, K)
+        if config.rates: scores[config.answers[0]] = model.decode(asked.memory, rows, asked.questions)        # (B, C, K)
     score = ranking_score(scores, config, ranked_by).masked_fill(~allowed.gather(1, rows), float('-inf'))  # (B, C)
     best = best_columns(score, rows, k)
     score = score.gather(1, best)                                                                          # (B, k)

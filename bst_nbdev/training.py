@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'SCHEDULES', 'PRECISIONS', 'LARGE_TABLE', 'CHECK_LOSS_EVERY', 'COLLECTIVE_TIMEOUT', 'TrainingConfig',
            'parameter_groups', 'make_optimizer', 'make_schedule', 'processes', 'check_compiler', 'make_accelerator',
-           'gather_in_order', 'predict', 'score', 'EpochState', 'remaining_batches', 'loss_weight', 'train_epoch',
-           'average_weights', 'BestWeights', 'ForwardWrapper', 'Training', 'Callback', 'ProgressBar',
-           'train_and_validate', 'fit', 'plot_learning_curve']
+           'per_answer', 'zero_loss', 'gather_in_order', 'predict', 'score', 'EpochState', 'remaining_batches',
+           'loss_weight', 'train_epoch', 'average_weights', 'BestWeights', 'ForwardWrapper', 'Training', 'Callback',
+           'ProgressBar', 'train_and_validate', 'fit']
 
 # %% ../nbs/07_training.ipynb #6cef8683
 import math
@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import islice
 
-import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataParallelKwargs, PartialState
@@ -150,17 +149,32 @@ def make_accelerator(
     except ValueError as error:
         raise ConfigError(f"mixed precision {config.mixed_precision} fails here ({error}): use no") from error
 
+# %% ../nbs/07_training.ipynb #7c0a0051
+def per_answer(
+    function,  # Function of one tensor of each output
+    *outputs,  # Outputs of a model: tensors, or dictionaries of tensors by answer
+):  # What the function returns, or that by answer
+    "Apply a function to the outputs of a model, answer by answer if there are several"
+    if not isinstance(outputs[0], dict): return function(*outputs)
+    return {name: function(*(output[name] for output in outputs)) for name in outputs[0]}
+
+def zero_loss(
+    output,  # Output of a model for a batch without labels
+) -> torch.Tensor:  # 0, connected to every answer
+    "Compute the loss of a process that has no labels in a batch"
+    return 0. * sum(x.sum() for x in (output.values() if isinstance(output, dict) else [output]))
+
 # %% ../nbs/07_training.ipynb #56c192fb
 def gather_in_order(
-    predictions: torch.Tensor,  # Predictions of this process (n,) or (n, K)
+    predictions,  # Predictions of this process (n,) or (n, K), or several by answer
     labels: torch.Tensor,  # Their labels (n,)
     positions: torch.Tensor,  # Position of each among the examples of all processes (n,)
-) -> tuple[torch.Tensor, torch.Tensor]:  # (predictions, labels) of all processes, by position
+) -> tuple:  # (predictions, labels) of all processes, by position
     "Gather predictions and labels of all processes in the order of a single one"
     def pad_and_gather(values): return gather(pad_across_processes(values.contiguous(), pad_index=-1))
-    predictions, labels, positions = map(pad_and_gather, (predictions, labels, positions))
+    positions = pad_and_gather(positions)
     order = positions.argsort()[(positions < 0).sum():]  # padding comes first
-    return predictions[order], labels[order]
+    return per_answer(lambda x: pad_and_gather(x)[order], predictions), pad_and_gather(labels)[order]
 
 # %% ../nbs/07_training.ipynb #6008b99d
 @torch.inference_mode()
@@ -168,27 +182,28 @@ def predict(
     model: nn.Module,  # Called with a batch's inputs as keywords
     batches,  # Iterable of (inputs: dict of tensors, label: tensor)
     description: str = '',  # Text of a progress bar; empty: no bar
-) -> tuple[torch.Tensor, torch.Tensor]:  # (predictions, labels) of all examples, in order
+) -> tuple:  # (predictions, labels) of all examples, in order; predictions by answer if the model gives several
     "Predict all batches in eval mode"
     bar = progress(batches, description) if description else batches
     was_training = model.training
     model.eval()
-    try: results = [(model(**inputs)[:len(label)], label) for inputs, label in bar]
+    def first(output, label): return per_answer(lambda x: x[:len(label)], output)
+    try: results = [(first(model(**inputs), label), label) for inputs, label in bar]
     finally: model.train(was_training)
-    predictions, labels = map(torch.cat, zip(*results))
+    outputs, labels = zip(*results)
+    predictions, labels = per_answer(lambda *parts: torch.cat(parts), *outputs), torch.cat(labels)
     positions = batches.local_positions() if hasattr(batches, 'local_positions') else None  # None: this process has all examples
     if positions is None: return predictions, labels
     return gather_in_order(predictions, labels, torch.from_numpy(positions).to(labels.device))
 
 # %% ../nbs/07_training.ipynb #2ac1bea7
 def score(
-    predictions: torch.Tensor,  # Predictions (N,) or (N, K)
+    predictions,  # Predictions (N,) or (N, K), or several by answer
     labels: torch.Tensor,  # Labels (N,)
     metrics: dict,  # Name to torchmetrics metric
 ) -> dict[str, float]:  # Name to value
     "Compute all metrics over all examples at once"
-    device = predictions.device
-    return {name: metric.to(device)(predictions, labels).item() for name, metric in metrics.items()}
+    return {name: metric.to(labels.device)(predictions, labels).item() for name, metric in metrics.items()}
 
 # %% ../nbs/07_training.ipynb #42d4276d
 @dataclass
@@ -277,7 +292,7 @@ def train_epoch(
         if epoch_state.step == group_start: optimizer.zero_grad()
         with nullcontext() if is_last else accelerator.no_sync(model):
             prediction = model(**inputs)
-            value = loss(prediction, label) if len(label) else 0. * prediction.sum()
+            value = loss(prediction, label) if len(label) else zero_loss(prediction)
             accelerator.backward(value * loss_weight(len(label), accelerator) / group_size)
         epoch_state.add(value.detach(), len(label))
         if not is_last: continue
@@ -402,10 +417,10 @@ class Callback:
 
 # %% ../nbs/07_training.ipynb #7c0a000e
 class ProgressBar(Callback):
-    "Progress bar with epoch, running loss and validation score"
-    def __init__(self, monitor: str = 'mae',  # Metric to show
+    "Progress bar with epoch, running loss and validation scores"
+    def __init__(self, metrics: tuple[str, ...] = ('mae',),  # Metrics to show
     ):
-        self.monitor = monitor
+        self.metrics = metrics
 
     def before_fit(self, training: Training,  # For the number of batches
     ) -> None:
@@ -422,11 +437,11 @@ class ProgressBar(Callback):
             mean = float(epoch_state.total) / epoch_state.count
             self.bar.set_postfix(loss=f'{mean:.4f}', refresh=False)
 
-    def after_epoch(self, training: Training,  # For the validation score
+    def after_epoch(self, training: Training,  # For the validation scores
     ) -> None:
-        "Show the validation score"
-        value = training.rows[-1][self.monitor]
-        self.bar.set_description(f'epoch {training.epoch}: validation {self.monitor} {value:.4f}')
+        "Show the validation scores"
+        scores = ', '.join(f'{name} {training.rows[-1][name]:.4f}' for name in self.metrics)
+        self.bar.set_description(f'epoch {training.epoch}: {scores}')
 
     def after_fit(self) -> None:
         "Close the bar"
@@ -469,7 +484,7 @@ def fit(
     "Train with early stopping on validation"
     check_choice('monitor', monitor, metrics)
     training = Training(model, train, config, metrics[monitor].higher_is_better, device)
-    callbacks = [ProgressBar(monitor), *callbacks]
+    callbacks = [ProgressBar(tuple(metrics)), *callbacks]
     with ExitStack() as stack:
         for callback in callbacks:
             callback.before_fit(training)
@@ -480,20 +495,3 @@ def fit(
     model.load_state_dict(training.best.state)
     model.eval()
     return pd.DataFrame(training.rows)
-
-# %% ../nbs/07_training.ipynb #6cd67bf2
-def plot_learning_curve(
-    training_log: pd.DataFrame,  # Result of `fit`
-    monitor: str = 'mae',  # Metric to draw
-    ax=None,  # Matplotlib axes; None: make new ones
-) -> plt.Axes:  # The axes
-    "Plot training loss and validation metric by epoch, with a ring at the best epoch"
-    if ax is None: ax = plt.subplots(figsize=(6, 3))[1]
-    ax.plot(training_log.epoch, training_log.loss, 'k--', marker='.', label='training loss')
-    ax.plot(training_log.epoch, training_log[monitor], 'k-', marker='.', label=f'validation {monitor}')
-    best = training_log[training_log.best].iloc[-1]
-    ax.plot(best.epoch, best[monitor], 'ko', ms=10, mfc='none', label=f'best: {best[monitor]:.4f}')
-    ax.set(xlabel='epoch', title='Learning curve')
-    ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.legend()
-    return ax

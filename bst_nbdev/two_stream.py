@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TwoStreamConfig', 'check_two_stream_config', 'hide_profile', 'hide_start', 'drop_history', 'Memory',
-           'TwoStreamTransformer', 'build_heads', 'TwoStreamBST', 'Asked']
+           'TwoStreamTransformer', 'Questions', 'build_heads', 'TwoStreamBST', 'Asked']
 
 # %% ../nbs/06a_two_stream.ipynb #0f5c3f1a
 import math
@@ -17,12 +17,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from .core import UNKNOWN, ConfigError, check_at_least, check_choice
-from .embedding import EmbedRating, ItemEmbedding, UserEmbedding
+from .embedding import EmbedRating, ItemEmbedding, TimeGapPosition, UserEmbedding
 from .heads import ClickHead, NextItemHead, RatingHead
 from .model import (OBJECTIVES, ModelConfig, SequenceModel, check_on_scale, check_rates, check_scale,
                              click_loss, data_sizes, mark_known)
-from .packing import VISIBILITIES, History, collate, make_packed_batches
-from .relative_attention import StreamBias, TwoStreamBlock
+from .packing import VISIBILITIES, History, collate, make_packed_batches, visible
+from .relative_attention import StreamBias, TwoStreamBlock, last_seen
 
 # %% ../nbs/06a_two_stream.ipynb #6b1d3c8e
 @dataclass(frozen=True)
@@ -40,14 +40,14 @@ class TwoStreamConfig(ModelConfig):
     factors: int = 0  # Width of a factorisation (user times item) that is added to the scores, with `user_table`; 0 leaves it out
     dropout: float = .1  # In the blocks
     embedding_dropout: float = .1  # Of the tokens
-    history_dropout: float = .2  # Probability with which each rating of a history is hidden while training
+    history_dropout: float = .1  # Probability with which each rating of a history is hidden while training
     start_dropout: float = .1  # Probability with which a history begins at one of its targets only, while training
     profile_dropout: float = .2  # Probability with which a whole profile is hidden while training, and each of its features
     moment_dropout: float = .5  # Probability with which the moment of a question is hidden while training; 0: always known
     user_id_dropout: float = 0.  # Probability with which a user's id is hidden while training
     item_id_dropout: float = 0.  # Probability with which an item's id is hidden while training
     objective: str = 'rating+next'  # One of `OBJECTIVES`: the answers that are learnt
-    next_weight: float = .3  # Weight of the next item in the loss, beside another answer
+    next_weight: float = .5  # Weight of the next item in the loss, beside another answer
     next_every: int = 2  # In training, the next item is asked for at every so many positions
     negatives: int = 4_000  # Items drawn for each training batch (sampled softmax) where the catalogue is larger; 0 for never
     kind: str = 'two-stream'  # Family of the model
@@ -67,10 +67,15 @@ class TwoStreamConfig(ModelConfig):
         return self.chunk + self.min_history
 
     @property
+    def moments(self) -> tuple[str, ...]:
+        "Whether the moment of a question is 'known' or, if it was hidden while training, may be 'unknown'"
+        return ('known', 'unknown') if self.moment_dropout else ('known',)
+
+    @property
     def monitor(self) -> str:
         "Name of the validation metric that selects the best epoch"
         if len(self.answers) > 1: return 'validation_loss'
-        return dict(rating='mae', click='auc', next='log_loss')[self.objective]
+        return dict(rating='mae', click='auc', next='next_log_loss')[self.objective]
 
     def build(self) -> 'TwoStreamBST':
         "Build the model with fresh weights"
@@ -176,7 +181,9 @@ class TwoStreamTransformer(nn.Module):
         self.user_token = nn.Parameter(torch.zeros(c.width))
         self.rating = EmbedRating(c.rating_values, c.width)
         if c.rates: self.rating_question = nn.Parameter(torch.zeros(c.width))
-        if 'next' in c.answers: self.next_question = nn.Parameter(torch.zeros(c.width))
+        if 'next' in c.answers:
+            self.next_question = nn.Parameter(torch.zeros(c.width))
+            self.pause = TimeGapPosition(c.width)
         self.reads_residual = c.visibility == 'causal' and c.rates
         if self.reads_residual: self.residual = nn.Parameter(torch.randn(c.width) * .05)
         self.relative_bias = StreamBias(c.layers, c.heads, c.visibility, c.recency, c.moment_dropout > 0)
@@ -227,27 +234,51 @@ class TwoStreamTransformer(nn.Module):
         return [*found, self.blocks[-1].key_value(x)]
 
 # %% ../nbs/06a_two_stream.ipynb #06a57055
+@dataclass
+class Questions:
+    "Where and when targets are asked"
+    biases: list[torch.Tensor]  # For each layer, of questions to the history that they see (H, B, T or 1, 1+S)
+    pause: torch.Tensor  # Seconds since the last rating that they see; -1 where unknown (B, T or 1)
+
+    def part(self,
+        some: slice,  # Which positions
+    ) -> 'Questions':  # Those
+        "Take some of the positions"
+        return Questions([bias[:, :, some] for bias in self.biases], self.pause[:, some])
+
 @patch
-def question_bias(self: TwoStreamTransformer,
+def questions(self: TwoStreamTransformer,
     memory: Memory,  # Result of `encode`
     target_time: torch.Tensor,  # Seconds of the questions (B, T) or (B, 1)
     target_position: torch.Tensor,  # Their positions (B, T) or (B, 1)
     moment_known: torch.Tensor | None = None,  # False where their time is unknown (B, T) or (B, 1); None: all known
-) -> list[torch.Tensor]:  # For each layer (H, B, T or 1, 1+S)
-    "Look up the bias of questions to the history that they see"
+) -> Questions:  # For `attend`
+    "Look up what questions need to know of where and when they are asked"
     if not self.config.moment_dropout: moment_known = None
     history = memory.position, memory.time, memory.padding_mask
-    return self.relative_bias.target_bias(*history, target_time, target_position, moment_known)
+    biases = self.relative_bias.target_bias(*history, target_time, target_position, moment_known)
+    sees = visible(memory.position, memory.padding_mask, target_position, self.config.visibility)      # (B, T, S)
+    known = sees.any(-1) if moment_known is None else sees.any(-1) & moment_known
+    pause = (target_time - last_seen(sees, memory.time)).clamp(min=0)
+    return Questions(biases, torch.where(known, pause, -1))
+
+@patch
+def next_tokens(self: TwoStreamTransformer,
+    questions: Questions,  # Result of `questions`
+) -> torch.Tensor:  # (B, T, D)
+    "Make the tokens that ask what comes next: one learnt vector, and one for the pause where it is known"
+    pause = questions.pause
+    return self.next_question + self.pause(pause) * (pause >= 0)[..., None]
 
 @patch
 def attend(self: TwoStreamTransformer,
     x: torch.Tensor,  # Targets (B, T, D)
     memory: Memory,  # Result of `encode`
-    biases: list[torch.Tensor],  # Result of `question_bias`
+    questions: Questions,  # Result of `questions`
 ) -> torch.Tensor:  # (B, T, D)
     "Send targets through the blocks, which attend to the history"
     x = self.embedding_dropout(x)
-    for block, key_value, bias in zip(self.blocks, memory.key_value, biases):
+    for block, key_value, bias in zip(self.blocks, memory.key_value, questions.biases):
         x = block(x, key_value, bias)
     return self.norm(x)
 
@@ -297,22 +328,22 @@ class TwoStreamBST(SequenceModel):
 
     def user_vector(self,
         memory: Memory,  # Result of `encode`, for B histories
-        biases: list[torch.Tensor],  # Result of `question_bias`, for T questions
+        questions: Questions,  # T of them
     ) -> torch.Tensor:  # (B, T, D)
         "Compute what the items of the catalogue are compared with: a vector of each user at each question"
-        x = self.streams.next_question.expand(*biases[0].shape[1:3], -1)                       # (B, T, D)
-        return self.heads['next'].out(self.streams.attend(x, memory, biases))
+        x = self.streams.next_tokens(questions)                                                # (B, T, D)
+        return self.heads['next'].out(self.streams.attend(x, memory, questions))
 
     def decode(self,
         memory: Memory,  # Result of `encode`, for B histories
         target_item: torch.Tensor,  # Rows of the items to score (B, T)
-        biases: list[torch.Tensor],  # Result of `question_bias`, for T questions, or one that stands for all
+        questions: Questions,  # Of T targets, or one that stands for all
     ) -> torch.Tensor:  # Scores of the rating values (B, T, K), or one score: of a click or the next item (B, T, 1)
         "Score targets, each by itself, from the history before it"
         if not self.config.rates:
-            return self.heads['next'].item_logits(self.user_vector(memory, biases), target_item, self.item)
+            return self.heads['next'].item_logits(self.user_vector(memory, questions), target_item, self.item)
         x = self.item(target_item) + self.streams.rating_question                              # (B, T, D)
-        return self.rating_head(self.streams.attend(x, memory, biases), memory.user, target_item)
+        return self.rating_head(self.streams.attend(x, memory, questions), memory.user, target_item)
 
     def hide_moments(self,
         target_position: torch.Tensor,  # (B, T)
@@ -332,28 +363,28 @@ class TwoStreamBST(SequenceModel):
         "Answer all targets of a batch, as `Chunks` gathers it"
         memory = self.encode(target_position=target_position, target_mask=target_mask, **history)
         if self.training and moment_known is None: moment_known = self.hide_moments(target_position)
-        biases = self.streams.question_bias(memory, target_time, target_position, moment_known)
+        questions = self.streams.questions(memory, target_time, target_position, moment_known)
         found = {}
         if self.config.rates:
-            scores = self.decode(memory, target_item, biases)[target_mask]                     # (n, K)
+            scores = self.decode(memory, target_item, questions)[target_mask]                     # (n, K)
             if 'rating' in self.heads: found['rating'] = scores
             else: found['click'] = scores.squeeze(-1)
-        if 'next' in self.heads: found['next'] = self.next_log_prob(memory, target_item, target_mask, biases)
+        if 'next' in self.heads: found['next'] = self.next_log_prob(memory, target_item, target_mask, questions)
         return found if len(found) > 1 else next(iter(found.values()))
 
     def next_log_prob(self,
         memory: Memory,  # Result of `encode`
         target_item: torch.Tensor,  # Rows of the items that came next (B, T)
         target_mask: torch.Tensor,  # True where there is a target (B, T)
-        biases: list[torch.Tensor],  # Result of `question_bias`
+        questions: Questions,  # Of all targets
     ) -> torch.Tensor:  # (n,), or in training those of every `next_every`-th position
         "Compute the log-probabilities of the items that came next"
         if self.training and self.config.next_every > 1:
             every = min(self.config.next_every, target_mask.shape[1])
             some = slice(int(torch.randint(every, (1,))), None, every)
             target_item, target_mask = target_item[:, some], target_mask[:, some]
-            biases = [bias[:, :, some] for bias in biases]
-        vectors = self.user_vector(memory, biases)[target_mask]                                # (n, D)
+            questions = questions.part(some)
+        vectors = self.user_vector(memory, questions)[target_mask]                                # (n, D)
         return self.heads['next'].log_prob(vectors, target_item[target_mask], self.item)
 
 # %% ../nbs/06a_two_stream.ipynb #f7b0abeb
@@ -378,7 +409,7 @@ def init_from_training(self: TwoStreamBST,
 class Asked:
     "Encoded histories, each with one question after its last rating"
     memory: Memory  # Of B histories
-    biases: list[torch.Tensor]  # Result of `question_bias` for one question each
+    questions: Questions  # One for each
 
 @patch
 @torch.inference_mode()
@@ -391,7 +422,7 @@ def ask(self: TwoStreamBST,
     inputs = {name: x.to(self.device) for name, x in inputs.items()}
     memory = self.encode(**inputs)
     question = (inputs[name] for name in ('target_time', 'target_position', 'moment_known'))
-    return Asked(memory, self.streams.question_bias(memory, *question))
+    return Asked(memory, self.streams.questions(memory, *question))
 
 @patch
 @torch.inference_mode()
@@ -399,7 +430,7 @@ def next_item_scores(self: TwoStreamBST,
     asked: Asked,  # Result of `ask` for B histories
 ) -> torch.Tensor:  # (B, M): log-probabilities; -inf for row 0
     "Score the whole catalogue by what comes next"
-    vectors = self.user_vector(asked.memory, asked.biases)[:, 0]                   # (B, D)
+    vectors = self.user_vector(asked.memory, asked.questions)[:, 0]                   # (B, D)
     return self.heads['next'].catalogue_logits(vectors, self.item).log_softmax(-1)
 
 # %% ../nbs/06a_two_stream.ipynb #06a57043
@@ -421,7 +452,7 @@ def score_items(self: TwoStreamBST,
     for n in range(0, len(histories), step):
         asked = self.ask(histories[n:n + step], times[n:n + step])
         if answer == 'next': found.append(self.next_item_scores(asked)[:, items, None])
-        else: found.append(self.decode(asked.memory, items.expand(len(asked.memory.user), -1), asked.biases))
+        else: found.append(self.decode(asked.memory, items.expand(len(asked.memory.user), -1), asked.questions))
     return torch.cat(found)
 
 # %% ../nbs/06a_two_stream.ipynb #06a57045
@@ -436,10 +467,10 @@ def attention(self: TwoStreamBST,
     "Compute the attention of a target to the user and the history, averaged over heads and layers"
     answer = self.config.check_answer(answer)
     asked = self.ask([history], at)
-    if answer == 'next': x = self.streams.next_question.expand(1, 1, -1)
+    if answer == 'next': x = self.streams.next_tokens(asked.questions)
     else: x = self.item(torch.tensor([[item]], device=self.device)) + self.streams.rating_question
     shares = []
-    for block, key_value, bias in zip(self.streams.blocks, asked.memory.key_value, asked.biases):
+    for block, key_value, bias in zip(self.streams.blocks, asked.memory.key_value, asked.questions.biases):
         shares.append(block.attention_weights(x, key_value[0], bias).mean(0)[0])               # (1 + S)
         x = block(x, key_value, bias)
     return torch.stack(shares).mean(0).cpu().numpy()
