@@ -54,6 +54,7 @@ class Recipe:
     min_history: int | None = None  # Ratings of history that each target sees at least (two-stream presets)
     chunk: int | None = None  # Positions whose targets share an encoding; 1: a window for each target (two-stream presets)
     visibility: str | None = None  # 'causal', or 'bidirectional' for imputation (two-stream presets)
+    user_table: bool | None = None  # Learn a vector, a bias and factors for each user id (two-stream presets)
     seed: int = 0  # Seed of split, weights, dropout and order
     mixed_precision: str | None = None  # 'no', 'bf16' or 'fp16': number format of the model's computations in training
     accumulation: int | None = None  # Batches whose gradients are averaged for one step
@@ -74,7 +75,7 @@ class Recipe:
 
     def model_settings(self) -> dict:  # Name to value
         "Collect the settings of the model's configuration that differ from the preset"
-        names = ['objective', 'min_history', 'chunk', 'visibility']
+        names = ['objective', 'min_history', 'chunk', 'visibility', 'user_table']
         if hasattr(PRESETS[self.preset].config, 'sequence_length'): names.append('sequence_length')
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
@@ -156,8 +157,8 @@ def evaluate_with_baselines(
     if len(tables) == 1: return tables[0]
     key = ['protocol', 'model', 'part', 'moment']
     whole = tables[0].merge(tables[1], 'outer', on=key)
-    order = [*baselines, run_name]
-    return whole.sort_values('model', key=lambda names: names.map(order.index), kind='stable', ignore_index=True)
+    order = [*baselines, run_name, 'validation', 'test']
+    return whole.sort_values(['model', 'part'], key=lambda names: names.map(order.index), kind='stable', ignore_index=True)
 
 # %% ../nbs/09_pipeline.ipynb #ea962aca
 @dataclass(eq=False)

@@ -33,7 +33,7 @@ TWO_STREAM_TRAINING = dict(
     epochs=4, batch_size=1024, optimizer='adamw', learning_rate=.002, schedule='one-cycle', weight_decay=.01,
     embedding_decay=1., beta2=.98, averaging=.1)
 
-RATING_ONLY = dict(objective='rating', user_table=True, factors=32, history_dropout=.3, start_dropout=0.,
+RATING_ONLY = dict(objective='rating', user_table=True, history_dropout=.3, start_dropout=0.,
                    profile_dropout=0., moment_dropout=0.)
 
 PRESETS = {

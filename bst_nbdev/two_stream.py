@@ -36,8 +36,8 @@ class TwoStreamConfig(ModelConfig):
     chunk: int = 128  # Positions of a user's sequence whose targets share an encoding; 1 = a window for each target
     min_history: int = 128  # Ratings of history that each target sees at least, if there are so many
     recency: float = .8  # Slope of a layer's steepest head at the start, per doubling of the distance; its first head has none
-    user_table: bool = False  # Learn a vector and a bias for each user id
-    factors: int = 0  # Width of a factorisation (user times item) that is added to the scores, with `user_table`; 0 leaves it out
+    user_table: bool = False  # Learn a vector, a bias and factors for each user id
+    factors: int = 32  # With `user_table`: width of a factorisation (user times item) that is added to the scores; 0 for none
     dropout: float = .1  # In the blocks
     embedding_dropout: float = .1  # Of the tokens
     history_dropout: float = .1  # Probability with which each rating of a history is hidden while training
@@ -112,8 +112,6 @@ def check_two_stream_config(
     if config.visibility != 'causal' and config.moment_dropout:
         raise ConfigError("with visibility 'bidirectional' a question stands between ratings, so its moment "
                           "is known: set moment_dropout to 0")
-    if config.factors and not config.user_table:
-        raise ConfigError('factors multiply users with items: set user_table, or leave factors out')
     check_scale(config.rating_values)
     for name in 'threshold', 'recency', 'next_weight':
         value = getattr(config, name)
@@ -288,9 +286,9 @@ def build_heads(
 ) -> nn.ModuleDict:  # A head for each answer
     "Build the heads of a model"
     c, found = config, nn.ModuleDict()
-    users = c.users if c.user_table else 0
-    if 'rating' in c.answers: found['rating'] = RatingHead(users, c.items, c.width, c.scale.centred, c.factors)
-    if 'click' in c.answers: found['click'] = ClickHead(users, c.items, c.width, c.factors)
+    users, factors = (c.users, c.factors) if c.user_table else (0, 0)
+    if 'rating' in c.answers: found['rating'] = RatingHead(users, c.items, c.width, c.scale.centred, factors)
+    if 'click' in c.answers: found['click'] = ClickHead(users, c.items, c.width, factors)
     if 'next' in c.answers: found['next'] = NextItemHead(c.items, c.width, c.negatives)
     return found
 

@@ -26,11 +26,12 @@ from bst_nbdev.prepared import load
 from bst_nbdev.splits import PROTOCOLS, make_split
 from bst_nbdev.presets import PRESETS
 from bst_nbdev.evaluation import BASELINES, METRICS, compare
+from bst_nbdev.ranking import RANKING
 from bst_nbdev.pipeline import Recipe, train
 from bst_nbdev.runs import check_output_folder, save_run
 
-COLUMNS = ['dataset', 'protocol', 'model', 'sequence_length', 'step', 'seed', 'part', *METRICS, 'epochs',
-           'best_epoch', 'parameters', 'train_seconds', 'device', 'commit', 'versions', 'data_sha256']
+COLUMNS = ['dataset', 'protocol', 'model', 'sequence_length', 'step', 'seed', 'part', 'moment', *METRICS,
+           *RANKING, 'epochs', 'best_epoch', 'parameters', 'train_seconds', 'device', 'commit', 'versions', 'data_sha256']
 KEY = ['dataset', 'protocol', 'model', 'sequence_length', 'step', 'seed']
 LIBRARIES = ('python', 'torch', 'numpy', 'scikit-surprise')
 SIMPLE = ('SVD', 'user + item bias', 'global mean')
@@ -48,11 +49,14 @@ REPRODUCTION = [('leave-last-out', 'pytorch', 10, 1), ('random-windows', 'pytorc
 SHORT = [('random-windows', 4, 2), ('random-windows', 10, 1), ('leave-last-out', 10, 1)]
 REPRODUCTION += [(protocol, name, length, step) for protocol, length, step in SHORT for name in SIMPLE]
 
-RESULTS = [('random-windows', 'two-stream', 10, 1), ('random-ratings', 'fill-in', 10, 1),
-           ('leave-last-out', 'two-stream', 10, 1), ('temporal', 'two-stream', 10, 1),
-           ('random-ratings', 'two-stream', 10, 1)]
-RESULTS += [(protocol, 'two-stream', length, step) for protocol, length, step in WINDOWS[1:]]
-WINDOWED = [(protocol, 'two-stream, windows', length, step) for protocol, length, step in WINDOWS]
+RESULTS = [('leave-last-out', 'both', 10, 1), ('random-windows', 'both', 10, 1), ('temporal', 'both', 10, 1),
+           ('random-ratings', 'both', 10, 1)]
+RESULTS += [(protocol, 'both, user table', length, step) for protocol, _, length, step in RESULTS[:4]]
+RESULTS += [('random-windows', 'rating', 10, 1), ('random-ratings', 'fill-in', 10, 1),
+            ('leave-last-out', 'rating', 10, 1), ('temporal', 'rating', 10, 1),
+            ('random-ratings', 'rating', 10, 1)]
+RESULTS += [(protocol, 'rating', length, step) for protocol, length, step in WINDOWS[1:]]
+WINDOWED = [(protocol, 'rating, windows', length, step) for protocol, length, step in WINDOWS]
 
 COMPARED = [(protocol, name, length, step) for protocol, length, step in WINDOWS + OTHERS
             for name in ('SVD++', *SIMPLE)]
@@ -60,11 +64,11 @@ COMPARED += [(protocol, name, PRESETS[name].model['sequence_length'], 1)
              for protocol, _, _ in OTHERS for name in PUBLISHED]
 COMPARED += [('random-windows', name, length, step) for _, length, step in WINDOWS for name in PUBLISHED]
 
-LENGTHS = {'two-stream': 16, 'single-sequence': 16, 'pytorch': 10, 'keras': 4, **dict.fromkeys(SIMPLE, 16)}
+LENGTHS = {'both': 16, 'rating': 16, 'single-sequence': 16, 'pytorch': 10, 'keras': 4, **dict.fromkeys(SIMPLE, 16)}
 SAMPLE = [(protocol, name, length, 1) for protocol in PROTOCOLS for name, length in LENGTHS.items()]
 SAMPLE += [('random-ratings', 'fill-in', 16, 1)]
 SMALL = [(protocol, name, 10, 1) for protocol, _, _ in WINDOWS[:1] + OTHERS
-         for name in ('two-stream', 'SVD++', *SIMPLE)]
+         for name in ('both', 'rating', 'SVD++', *SIMPLE)]
 SMALL += [('random-ratings', 'fill-in', 10, 1)]
 
 # name of the result file: (data, jobs)
@@ -77,24 +81,27 @@ def name_of(job): return '{} / {} / length {} / step {}'.format(*job)
 def recipe_of(data, job, seed, quick=False):
     "Make the recipe of a job"
     protocol, name, length, step = job
-    settings = dict(preset=name)
-    if name == 'two-stream, windows':  # each target sees the length - 1 ratings before it
-        settings = dict(preset='two-stream', chunk=1, min_history=length - 1)
+    preset, _, variant = name.partition(', ')
+    settings = dict(preset=preset)
+    if variant == 'windows': settings |= dict(chunk=1, min_history=length - 1)  # targets see length - 1 ratings
+    if variant == 'user table': settings |= dict(user_table=True)
+    if preset in PUBLISHED: settings |= dict(objective='rating')
     return Recipe(str(data), protocol=protocol, sequence_length=length, step=step,
-                  epochs=1 if quick else None, objective='rating', seed=seed, **settings)
+                  epochs=1 if quick else None, seed=seed, **settings)
+
+def run_folder(runs, dataset, job, seed):
+    "Name the folder in which the model of a job is kept"
+    protocol, name, length, step = job
+    return runs/f'{dataset}-{protocol}-{name}-{length}-{seed}'.replace(', ', '-').replace(' ', '-')
 
 def run_model(data, interactions, job, seed, quick, runs):
     "Train the model of a job; return its scores and some facts"
-    protocol, name, length, step = job
-    folder = None
-    if runs:
-        folder = runs/f'{interactions.name}-{protocol}-{name}-{length}-{seed}'.replace(', ',
-                                                                                       '-').replace(' ', '-')
-        check_output_folder(folder)  # before the work, not after it
+    folder = run_folder(runs, interactions.name, job, seed) if runs else None
+    if folder: check_output_folder(folder)  # before the work, not after it
     run = train(recipe_of(data, job, seed, quick), interactions, 'cpu', baselines=())
     if folder: save_run(run, folder)
     parameters = run.model.summary().loc['total', 'parameters']
-    return run.table.assign(model=f'BST ({name})'), dict(epochs=len(run.training_log), best_epoch=run.best_epoch,
+    return run.table.assign(model=f'BST ({job[1]})'), dict(epochs=len(run.training_log), best_epoch=run.best_epoch,
                                                          parameters=parameters)
 
 def work(data, job, seed, threads, quick, runs):
@@ -122,7 +129,7 @@ def merge(path, rows):
         keep = old.merge(rows[KEY].drop_duplicates(), on=KEY, how='left',
                          indicator=True)._merge == 'left_only'
         rows = pd.concat([old[keep.values], rows])
-    rows = rows.sort_values([*KEY, 'part'], ascending=[True] * 6 + [False])
+    rows = rows.sort_values([*KEY, 'part', 'moment'], ascending=[True] * 6 + [False, True])
     with atomic_path(path) as scratch: rows.to_csv(scratch, index=False, float_format='%.6g')
 
 def main():
@@ -156,8 +163,8 @@ def main():
                 failed.append(f'{name_of(waiting[done])}: {error}')
                 continue
             merge(out, done.result())
-            shown = done.result()[['protocol', 'model', 'sequence_length', 'part', 'mae_mean', 'mae', 'rmse',
-                                   'epochs', 'train_seconds']]
+            shown = done.result()[['protocol', 'model', 'sequence_length', 'part', 'moment', 'mae_mean', 'mae',
+                                   'rmse', 'hit_rate', 'ndcg', 'epochs', 'train_seconds']]
             print(shown.to_string(index=False, header=False), flush=True)
     if failed: raise SystemExit('failed:\n' + '\n'.join(failed))
 
