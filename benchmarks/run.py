@@ -517,7 +517,7 @@ def locate(data):
 def merge(path, rows):
     "Put new rows in the place of old ones of the same work"
     if path.exists():
-        old = pd.read_csv(path)
+        old = pd.read_csv(path, dtype=dict(commit=str))
         rows = pd.concat([old[~old.work.isin(rows.work)], rows])
     with atomic_path(path) as scratch: rows.sort_values('work', kind='stable').to_csv(scratch, index=False, float_format='%.5g')
 

@@ -153,7 +153,7 @@ def measure(folder, ratings, a):
 def merge(path, rows):
     "Put new rows in the place of old ones of the same size and work"
     if path.exists():
-        old = pd.read_csv(path)
+        old = pd.read_csv(path, dtype=dict(commit=str))
         same = old.set_index(['ratings', 'work']).index.isin(rows.set_index(['ratings', 'work']).index)
         rows = pd.concat([old[~same], rows])
     with atomic_path(path) as scratch: rows.sort_values('ratings', kind='stable').to_csv(scratch, index=False, float_format='%.5g')

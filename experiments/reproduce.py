@@ -125,11 +125,12 @@ def work(data, job, seed, threads, quick, runs):
 def merge(path, rows):
     "Replace the rows of the same jobs in a result file, keep the others, and sort"
     if path.exists():
-        old = pd.read_csv(path)
+        old = pd.read_csv(path, dtype=dict(commit=str))
         keep = old.merge(rows[KEY].drop_duplicates(), on=KEY, how='left',
                          indicator=True)._merge == 'left_only'
         rows = pd.concat([old[keep.values], rows])
-    rows = rows.sort_values([*KEY, 'part', 'moment'], ascending=[True] * 6 + [False, True])
+    order = [name for name in (*KEY, 'part', 'moment') if name in rows]
+    rows = rows.sort_values(order, ascending=[name != 'part' for name in order])
     with atomic_path(path) as scratch: rows.to_csv(scratch, index=False, float_format='%.6g')
 
 def main():
