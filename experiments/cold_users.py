@@ -4,10 +4,11 @@
     python experiments/cold_users.py --data sample --quick --out cold_users.csv
 
 A tenth of the users, the same for every seed, is kept out of training; the others are split by
-`leave-last-out`. Then the first k ratings of a stranger with at least 60 ratings are the history, and the model
-is asked, without a moment, how they rate their next 20 films (MAE of the median, RMSE of the mean), and which
-film of the whole catalogue comes next (HR and NDCG of a list of 10), with and without their profile. Beside it
-stand the film's mean rating, biases of which the stranger's own is computed from the k ratings, and popularity.
+`leave-last-out`. Then the first k ratings of a stranger with at least 60 ratings are the history, and the
+model is asked, without a moment, how they rate their next 20 films (MAE of the median, RMSE of the mean), and
+which film of the whole catalogue comes next (HR and NDCG of a list of 10), with and without their profile.
+Beside it stand the film's mean rating, biases of which the stranger's own is computed from the k ratings, and
+popularity.
 """
 import argparse
 from pathlib import Path
@@ -30,8 +31,8 @@ SHARE = .1  # of the users is kept out of training
 LEAST, AHEAD = 60, 20  # ratings of a stranger; how many of the next are predicted
 HISTORIES = (0, 1, 2, 3, 5, 10, 20, 30, 50)  # k
 GROUP = 32  # strangers who are asked together
-COLUMNS = ['dataset', 'model', 'seed', 'k', 'profile', 'users', 'targets', 'mae', 'rmse', 'hit_rate', 'ndcg', 'device',
-           'commit']
+COLUMNS = ['dataset', 'model', 'seed', 'k', 'profile', 'users', 'targets', 'mae', 'rmse', 'hit_rate', 'ndcg',
+           'device', 'commit']
 KEY = ['dataset', 'model', 'seed']
 
 def keep_out(data):
@@ -55,9 +56,10 @@ def next_rows(data, strangers, k):
 def first_ratings(data, user, k, with_profile):
     "The first k ratings of a stranger as a history"
     rows = slice(data.offsets[user], data.offsets[user] + k)
-    profile = tuple(int(feature.rows[user]) if with_profile else UNKNOWN for feature in data.user_features.values())
+    profile = [int(feature.rows[user]) for feature in data.user_features.values()]
+    if not with_profile: profile = [UNKNOWN] * len(profile)
     item = np.array(data.item[rows], np.int64)
-    return History(item, np.array(data.rating[rows]), np.array(data.timestamp[rows]), UNKNOWN, profile)
+    return History(item, np.array(data.rating[rows]), np.array(data.timestamp[rows]), UNKNOWN, tuple(profile))
 
 @torch.inference_mode()
 def ask_model(model, data, strangers, k, with_profile):
@@ -68,7 +70,8 @@ def ask_model(model, data, strangers, k, with_profile):
     for n in range(0, len(strangers), GROUP):
         some = slice(n, n + GROUP)
         asked = model.ask([first_ratings(data, user, k, with_profile) for user in strangers[some]])
-        ratings.append(model.decode(asked.memory, items[some], asked.questions)[torch.from_numpy(exist[some])])
+        logits = model.decode(asked.memory, items[some], asked.questions)  # (B, 20, K)
+        ratings.append(logits[torch.from_numpy(exist[some])])
         following.append(model.next_item_scores(asked))
     return torch.cat(ratings), torch.cat(following)
 
@@ -110,7 +113,7 @@ def stranger_biases(fitted, data, strangers, k):
 def by_baselines(data, strangers, learnt, histories=HISTORIES):
     "Predict the same by the film's mean, by biases, and by popularity; yield (name, row)"
     means, fitted = item_means(data, learnt), UserItemBias().fit(data, learnt)
-    popularity = torch.from_numpy(np.bincount(data.item[learnt], minlength=len(data.items)).astype(np.float32))
+    popularity = torch.from_numpy(np.bincount(data.item[learnt], minlength=len(data.items)))
     for k in histories:
         rows, exist = next_rows(data, strangers, k)
         item, stranger = data.item[rows], stranger_biases(fitted, data, strangers, k)[:, None]
@@ -128,7 +131,8 @@ def measure(where, data, seeds, epochs=None):
     for seed in seeds:
         recipe = Recipe(where, PRESET, PROTOCOL, epochs=epochs, seed=seed)
         model, _ = train_on(data, recipe, split)
-        for row in by_model(model.eval(), data, strangers): yield dict(model=f'BST ({PRESET})', seed=seed, **row)
+        for row in by_model(model.eval(), data, strangers):
+            yield dict(model=f'BST ({PRESET})', seed=seed, **row)
 
 def merge(path, rows):
     "Replace the rows of the same methods and seeds in a result file, and keep the others"
@@ -159,6 +163,7 @@ def main():
     rows = rows.assign(dataset=data.name, device=device_name('cpu', args.threads), commit=source_commit())
     rows = rows.reindex(columns=COLUMNS)
     merge(args.out, rows)
-    print(rows.drop(columns=['device', 'commit']).to_string(index=False, float_format='{:.4f}'.format, na_rep=''))
+    shown = rows[COLUMNS[:-2]]
+    print(shown.to_string(index=False, float_format='{:.4f}'.format, na_rep=''))
 
 if __name__ == '__main__': main()

@@ -38,7 +38,8 @@ RESAMPLES = 10_000  # of the bootstrap
 MEASURES = ('mae', 'mae_mean', 'rmse')
 
 # jobs of one_split: (protocol, preset, length, step)
-ONE_SPLIT = [('random-ratings', 'fill-in', 10, 1), ('random-windows', PRESET, 10, 1), ('random-windows', PRESET, 4, 2)]
+ONE_SPLIT = [('random-ratings', 'fill-in', 10, 1), ('random-windows', PRESET, 10, 1),
+             ('random-windows', PRESET, 4, 2)]
 
 def train_on(data, recipe, split):
     "Train a model on a given split; return it with its batches"

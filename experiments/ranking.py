@@ -10,9 +10,10 @@ chooses (the epoch, EASE's regularization), and the last is used once. With --ru
 
 A row stands for one way to rank (`ranked_by`), with the moment of the target known or unknown, and some
 users: all; those whose target shares its second with no other rating of theirs ("own second"); those whose
-target is rated 4 or more ("liked"), or less ("disliked"). Candidates are all items except those rated before the
-target; ties count against the method. `hit_rate` and `ndcg` are of a list of 10, those with _50 and _200 of
-longer lists; those with _100 are of 10 again, among 100 negatives drawn at random.
+target is rated 4 or more ("liked"), or less ("disliked"). Candidates are all items except those rated before
+the target; ties count against the method. `hit_rate` and `ndcg` are of a list of 10, those with _50 and _200
+of longer lists; those with _100 are of 10 again, among 100 negatives drawn at random. `rank_seconds` is the
+time to score the catalogue for all targets of the part.
 
 The last columns describe the lists of ten of all users: the mean expected rating of what they list (by the
 model itself, or for methods without ratings by `both` of the same seed, if its run is kept), how many items
@@ -48,12 +49,13 @@ JUDGE = 'BST (both)'  # rates what methods without ratings list
 MAX_PAIRS = 2**18  # of target and item that are scored together
 KEY = ['dataset', 'protocol', 'model', 'seed']
 ROW = ['setting', 'part', 'moment', 'ranked_by', 'users']
-MEASURES = ['hit_rate', 'ndcg', 'mrr', *(f'{name}_{k}' for k in (*LENGTHS[1:], NEGATIVES) for name in ('hit_rate', 'ndcg'))]
+MEASURES = ['hit_rate', 'ndcg', 'mrr']
+MEASURES += [f'{name}_{k}' for k in (*LENGTHS[1:], NEGATIVES) for name in ('hit_rate', 'ndcg')]
 LISTS = ['mean_expected', 'distinct_films', 'mean_popularity']
-COLUMNS = [*KEY[:3], 'setting', 'seed', *ROW[1:], *MEASURES, 'targets', 'candidates', *LISTS, 'epochs', 'best_epoch',
-           'train_seconds', 'rank_seconds', 'device', 'commit', 'versions', 'data_sha256']
+COLUMNS = [*KEY[:3], 'setting', 'seed', *ROW[1:], *MEASURES, 'targets', 'candidates', *LISTS, 'epochs',
+           'best_epoch', 'train_seconds', 'rank_seconds', 'device', 'commit', 'versions', 'data_sha256']
 LIBRARIES = ('python', 'torch', 'numpy')
-SHOWN = ['model', 'setting', 'seed', 'part', 'moment', 'ranked_by', 'hit_rate', 'ndcg', 'hit_rate_200', *LISTS]
+SHOWN = ['model', 'setting', 'seed', 'part', 'moment', 'ranked_by', 'hit_rate', 'ndcg', *LISTS]
 
 class ModelAnswers:
     "Scores of all items by each way to rank that a model has"
@@ -85,14 +87,15 @@ class BaselineScores:
 
 def rank_all(method, data, rows, judge=None):
     "Rank the targets by each way: {way: columns with a value (or ten) for each target}"
-    columns = {way: {name: [] for name in ('rank', 'candidates', 'listed', 'expected')} for way in method.seconds}
+    columns = {way: dict(rank=[], candidates=[], listed=[], expected=[]) for way in method.seconds}
     for batch in np.array_split(rows, max(len(rows) * len(data.items) // MAX_PAIRS, 1)):
         scores, seen = method(batch), torch.from_numpy(seen_before(data, batch))
         expected = scores.get('rating')
         if expected is None and judge: expected = judge(batch)['rating']
         target = torch.from_numpy(data.item[batch].astype(np.int64))
         for way, score in scores.items():
-            listed = score.masked_fill(seen, -np.inf).argsort(dim=1, descending=True, stable=True)[:, :LENGTHS[0]]
+            order = score.masked_fill(seen, -np.inf).argsort(dim=1, descending=True, stable=True)
+            listed = order[:, :LENGTHS[0]]
             found = dict(rank=target_ranks(score, target, seen), candidates=(~seen).sum(1), listed=listed)
             if expected is not None: found['expected'] = expected.gather(1, listed)
             for name, values in found.items(): columns[way][name].append(values.numpy())
@@ -108,7 +111,8 @@ def describe_lists(found, counts):
 def user_groups(data, rows):
     "Mark the targets of each group of users"
     liked = data.rating[rows] >= LIKED
-    groups = {'all': np.ones(len(rows), bool), 'own second': ~shares_second(data, rows), 'liked': liked, 'disliked': ~liked}
+    groups = {'all': np.ones(len(rows), bool), 'own second': ~shares_second(data, rows), 'liked': liked,
+              'disliked': ~liked}
     return {name: chosen for name, chosen in groups.items() if chosen.any()}
 
 def ranked(method, data, split, part, seed=0, judge=None, groups=None, **more):
@@ -163,7 +167,7 @@ def model(where, data, split, name, seed, runs, epochs, judge):
     facts = dict(epochs=len(run.training_log), best_epoch=run.best_epoch, train_seconds=run.seconds)
     for moment in run.model.config.moments:
         answers = ModelAnswers(run.model.eval(), data, moment)
-        asked = judge and ModelAnswers(judge.model, data, moment)
+        asked = judge and ModelAnswers(judge.model.eval(), data, moment)
         for part in 'validation', 'test':
             yield from ranked(answers, data, split, part, seed, asked, moment=moment, **facts)
 
@@ -179,8 +183,8 @@ def work(where, name, seed, threads, epochs, runs):
         if folder.exists(): judge = load_run(folder, where, 'cpu')
     if name in MODELS: rows = model(where, data, split, name, seed, runs, epochs, judge)
     else:
-        rows = dict(popularity=popularity, EASE=ease)[name](data, split, seed,
-                                                           judge and ModelAnswers(judge.model.eval(), data, 'unknown'))
+        asked = judge and ModelAnswers(judge.model.eval(), data, 'unknown')
+        rows = dict(popularity=popularity, EASE=ease)[name](data, split, seed, asked)
     versions = '; '.join(f'{k} {v}' for k, v in library_versions().items() if k in LIBRARIES)
     table = pd.DataFrame(rows).assign(dataset=data.name, protocol=PROTOCOL, model=name,
                                       device=device_name('cpu', threads), commit=source_commit(),

@@ -34,8 +34,8 @@ KEY = ['dataset', 'protocol', 'preset', 'every', 'tried']
 PROTOCOL = {'both': 'leave-last-out', 'rating': 'random-windows', 'fill-in': 'random-ratings'}
 MAX_RANKED = 2000  # targets whose next item is looked for in the catalogue
 
-SHOWN = ('tried', 'mae', 'rmse', 'log_loss', 'next_log_loss', 'hit_rate', 'ndcg', 'hit_rate_unknown', 'ndcg_unknown',
-         'train_loss', 'train_seconds')
+SHOWN = ('tried', 'mae', 'rmse', 'log_loss', 'next_log_loss', 'hit_rate', 'ndcg', 'hit_rate_unknown',
+         'ndcg_unknown', 'train_loss', 'train_seconds')
 
 # name: (settings of the model, settings of the training); the unchanged seeds show how much is noise
 BOTH = {
