@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 NBS, PACKAGE = ROOT/'nbs', ROOT/'bst_nbdev'
 IMAGES = sorted((NBS/'images').glob('*.svg'))
-MODEL_MODULES = ('embedding', 'transformer', 'mlp', 'packing', 'bst', 'two_stream')
+MODEL_MODULES = ('embedding', 'transformer', 'relative_attention', 'mlp', 'packing', 'heads', 'bst', 'two_stream')
 SVG = '{http://www.w3.org/2000/svg}'
 GLOSSARY = (NBS/'glossary.ipynb').read_text(encoding='utf-8')
 
