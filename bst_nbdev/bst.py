@@ -75,11 +75,6 @@ class BSTConfig(ModelConfig):
         "Name of the validation metric that selects the best epoch"
         return 'auc' if self.objective == 'click' else 'mae_mean'
 
-    @property
-    def moments(self) -> tuple[str, ...]:
-        "'known' if time gaps are positions, '' if no times are read"
-        return ('known',) if self.position == 'time-gap' else ('',)
-
     def build(self) -> 'BST':
         "Build the model with fresh weights"
         return BST(self)
@@ -104,6 +99,12 @@ class BSTConfig(ModelConfig):
         if batch_size < 2:
             raise ConfigError('batch norm cannot learn from one example at a time: '
                               'give a batch size, and training examples, of 2 or more')
+
+# %% ../nbs/06_bst.ipynb #06b57040
+@patch(as_prop=True)
+def moments(self: BSTConfig) -> tuple[str, ...]:  # One
+    "Whether the moment of a question is 'known', or '' if no times are read"
+    return ('known',) if self.position == 'time-gap' else ('',)
 
 # %% ../nbs/06_bst.ipynb #6660a9f4
 BST_CHOICES = dict(

@@ -162,14 +162,16 @@ def validation_metrics(
 ) -> dict:  # Name to metric; the first one is `config.monitor`
     "Make the metrics that are computed after each epoch"
     def of(answer, transform): return lambda p, y: transform(config.by_answer(p)[answer], y)
+    def whole_loss(p, y): return (config.compute_loss(p, y),)
     def click_probability(p, y): return torch.sigmoid(p.double()), (y >= config.threshold).int()
     def expected(p, y): return point_estimate(p, config.scale), y
     def best(p, y): return point_estimate(p, config.scale, on_scale=config.monitor != 'mae_mean'), y
 
     found = {}
     if len(config.answers) > 1:
-        found['validation_loss'] = TransformedMetric(MeanMetric(), lambda p, y: (config.compute_loss(p, y),))
-    if 'click' in config.answers: found['auc'] = TransformedMetric(BinaryAUROC(), of('click', click_probability))
+        found['validation_loss'] = TransformedMetric(MeanMetric(), whole_loss)
+    if 'click' in config.answers:
+        found['auc'] = TransformedMetric(BinaryAUROC(), of('click', click_probability))
     if 'rating' in config.answers:
         name = 'mae_mean' if config.monitor == 'mae_mean' else 'mae'
         found[name] = TransformedMetric(MeanAbsoluteError(), of('rating', best))
@@ -323,7 +325,8 @@ def evaluate_model(
     c, found = model.config, {}
     predictions = c.by_answer(predictions)
     if 'click' in predictions: found |= click_scores(predictions['click'], labels, c.threshold)
-    if 'rating' in predictions: found |= rating_scores(predictions['rating'], labels, c.rating_values, c.threshold)
+    if 'rating' in predictions:
+        found |= rating_scores(predictions['rating'], labels, c.rating_values, c.threshold)
     if 'next' in predictions: found['next_log_loss'] = -predictions['next'].mean().item()
     return found
 
@@ -347,7 +350,7 @@ def compare(
     baselines=('global mean', 'user + item bias'),  # Names of `BASELINES`
     parts=('validation', 'test'),  # Parts to evaluate
 ) -> pd.DataFrame:  # One row per method, part and moment: protocol, model, part, moment, then the `METRICS`
-    "Evaluate baselines and models by the split's protocol; models that can do without the moment also without it"
+    "Evaluate baselines and models by the split's protocol, with every moment that a model can be asked with"
     thresholds = sorted({model.config.threshold for model, _ in models.values()}) or [4.]
     if len(thresholds) > 1:
         raise ConfigError(f"AUC needs the same threshold for all models, got {thresholds}: "

@@ -113,7 +113,7 @@ def sampled_log_prob(
 class CatalogueLogProb(torch.autograd.Function):
     "Log-probabilities of the right items by a softmax over all, which keeps one table for the gradient"
     @staticmethod
-    def forward(ctx,
+    def forward(ctx,  # Where the gradient's table is kept
         vector: torch.Tensor,  # User vectors (n, D)
         items: torch.Tensor,  # Vectors of all items (M, D)
         bias: torch.Tensor,  # Biases of all items (M,)
@@ -130,7 +130,7 @@ class CatalogueLogProb(torch.autograd.Function):
         return (wanted - largest - total.log())[:, 0]
 
     @staticmethod
-    def backward(ctx,
+    def backward(ctx,  # The same
         gradient: torch.Tensor,  # Of the log-probabilities (n,)
     ) -> tuple:  # Gradients of vectors, items and biases
         "Compute the gradients"

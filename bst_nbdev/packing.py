@@ -394,7 +394,7 @@ def collate(
     histories: list[History],  # B of them
     at: int | list[int | None] | None = None,  # Time of the target (see `target_time`), or one for each history; None: unknown
     left: bool = False,  # True to pad at the left, False at the right
-) -> dict[str, torch.Tensor]:  # user (B), user_features (B, F), the history (B, S), time, moment_known, position of the target (B, 1)
+) -> dict[str, torch.Tensor]:  # user (B), user_features (B, F), the history (B, S), and what is known of the target (B, 1)
     "Make tensors of histories, with the keys and positions of a batch of `Chunks`"
     if np.ndim(at) == 0: at = [at] * len(histories)
     if len(at) != len(histories):

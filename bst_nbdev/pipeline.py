@@ -158,7 +158,8 @@ def evaluate_with_baselines(
     key = ['protocol', 'model', 'part', 'moment']
     whole = tables[0].merge(tables[1], 'outer', on=key)
     order = [*baselines, run_name, 'validation', 'test']
-    return whole.sort_values(['model', 'part'], key=lambda names: names.map(order.index), kind='stable', ignore_index=True)
+    def place(names): return names.map(order.index)
+    return whole.sort_values(['model', 'part'], key=place, kind='stable', ignore_index=True)
 
 # %% ../nbs/09_pipeline.ipynb #ea962aca
 @dataclass(eq=False)

@@ -54,7 +54,8 @@ PRESETS = {
         source='this project: rating with bidirectional visibility, for the imputation of hidden '
                'ratings between known ones',
         departures='Not a published model. Only for protocols that hide ratings at random.',
-        model={**RATING_ONLY, 'visibility': 'bidirectional', 'recency': 0., 'factors': 0, 'history_dropout': .2},
+        model={**RATING_ONLY, 'visibility': 'bidirectional', 'recency': 0., 'factors': 0,
+               'history_dropout': .2},
         training={**TWO_STREAM_TRAINING, 'epochs': 5}, scaled=True),
     'next': Preset(
         TwoStreamConfig,

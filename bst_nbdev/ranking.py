@@ -238,7 +238,8 @@ def compare_ranking(
     "Compute ranking metrics of baselines and models by the split's protocol"
     methods = []
     for name in baselines:
-        methods.append((name, '', partial(fit_ranking_baseline(name, interactions, split).scores, interactions)))
+        fitted = fit_ranking_baseline(name, interactions, split)
+        methods.append((name, '', partial(fitted.scores, interactions)))
     for name, model in models.items():
         for moment in model.config.moments:
             methods.append((name, moment, ModelScores(model, interactions, split.history_rows, moment)))
@@ -252,4 +253,5 @@ def compare_ranking(
         for part, rows in targets.items():
             ranks, _ = rank_targets(score, interactions, rows)
             found.append(dict(model=name, part=part, moment=moment, **ranking_scores(ranks, k)))
-    return pd.DataFrame(found).assign(protocol=split.protocol)[['protocol', 'model', 'part', 'moment', *RANKING]]
+    columns = ['protocol', 'model', 'part', 'moment', *RANKING]
+    return pd.DataFrame(found).assign(protocol=split.protocol)[columns]

@@ -6,8 +6,6 @@
 __all__ = ['last_seen', 'RelativeBias', 'StreamBias', 'TwoStreamBlock']
 
 # %% ../nbs/04a_relative_attention.ipynb #04a00005
-import math
-
 import torch
 from torch import nn
 from torch.nn import functional as F

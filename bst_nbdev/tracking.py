@@ -148,8 +148,8 @@ def plot_learning_curve(
 ) -> plt.Figure:  # A panel for the loss and the monitored metric, and one for each other metric
     "Plot training loss and validation metrics by epoch, with a ring at the best epoch"
     others = [name for name in training_log if name not in (*NOT_DRAWN, monitor)]
-    count = 1 + len(others)
-    figure, axes = plt.subplots(1, count, figsize=(5 + 3 * len(others), 3), squeeze=False, layout='constrained')
+    size = (5 + 3 * len(others), 3)
+    figure, axes = plt.subplots(1, 1 + len(others), figsize=size, squeeze=False, layout='constrained')
     axes[0, 0].plot(training_log.epoch, training_log.loss, 'k--', marker='.', label='training loss')
     best = training_log[training_log.best].iloc[-1]
     for ax, name in zip(axes[0], [monitor, *others]):

@@ -88,12 +88,15 @@ class TwoStreamConfig(ModelConfig):
                                    batch_size, evaluation_batch_size or 4096, seed, device, users)
 
     def compute_loss(self, prediction, label):
-        "Compute the loss of a batch: cross-entropy of ratings or clicks, of next items, or their weighted sum"
+        "Compute the loss of a batch: cross-entropy of ratings, clicks or next items, or a weighted sum"
         predicted = self.by_answer(prediction)
         losses = []
-        if 'rating' in predicted: losses.append(F.cross_entropy(predicted['rating'], self.scale.index(label)))
-        if 'click' in predicted: losses.append(click_loss(predicted['click'], label, self.threshold))
-        if 'next' in predicted: losses.append((self.next_weight if losses else 1.) * -predicted['next'].mean())
+        if 'rating' in predicted:
+            losses.append(F.cross_entropy(predicted['rating'], self.scale.index(label)))
+        if 'click' in predicted:
+            losses.append(click_loss(predicted['click'], label, self.threshold))
+        if 'next' in predicted:
+            losses.append((self.next_weight if losses else 1.) * -predicted['next'].mean())
         return sum(losses)
 
 # %% ../nbs/06a_two_stream.ipynb #4a437f47
@@ -107,8 +110,8 @@ def check_two_stream_config(
         check_at_least(name, getattr(config, name))
     for name in 'negatives', 'factors': check_at_least(name, getattr(config, name), 0)
     if config.visibility != 'causal' and 'next' in config.answers:
-        raise ConfigError(f"objective {config.objective!r} predicts the future, and visibility 'bidirectional' "
-                          "shows it: use visibility 'causal', or objective 'rating'")
+        raise ConfigError(f"objective {config.objective!r} predicts the future, which visibility "
+                          "'bidirectional' shows: use visibility 'causal', or objective 'rating'")
     if config.visibility != 'causal' and config.moment_dropout:
         raise ConfigError("with visibility 'bidirectional' a question stands between ratings, so its moment "
                           "is known: set moment_dropout to 0")
@@ -116,8 +119,8 @@ def check_two_stream_config(
     for name in 'threshold', 'recency', 'next_weight':
         value = getattr(config, name)
         if not math.isfinite(value): raise ConfigError(f"{name} must be a finite number, got {value}")
-    check_rates(config, 'dropout', 'embedding_dropout', 'history_dropout', 'start_dropout', 'profile_dropout')
-    check_rates(config, 'moment_dropout', 'user_id_dropout', 'item_id_dropout')
+    check_rates(config, 'dropout', 'embedding_dropout', 'history_dropout', 'start_dropout')
+    check_rates(config, 'profile_dropout', 'moment_dropout', 'user_id_dropout', 'item_id_dropout')
 
 # %% ../nbs/06a_two_stream.ipynb #06a57051
 def hide_profile(
@@ -244,6 +247,7 @@ class Questions:
         "Take some of the positions"
         return Questions([bias[:, :, some] for bias in self.biases], self.pause[:, some])
 
+# %% ../nbs/06a_two_stream.ipynb #06a57063
 @patch
 def questions(self: TwoStreamTransformer,
     memory: Memory,  # Result of `encode`
@@ -260,6 +264,7 @@ def questions(self: TwoStreamTransformer,
     pause = (target_time - last_seen(sees, memory.time)).clamp(min=0)
     return Questions(biases, torch.where(known, pause, -1))
 
+# %% ../nbs/06a_two_stream.ipynb #06a57064
 @patch
 def next_tokens(self: TwoStreamTransformer,
     questions: Questions,  # Result of `questions`
@@ -295,6 +300,8 @@ def build_heads(
 # %% ../nbs/06a_two_stream.ipynb #d516f632
 class TwoStreamBST(SequenceModel):
     "Behavior Sequence Transformer that encodes a history once and answers many questions"
+    config: TwoStreamConfig  # Its settings
+
     def __init__(self,
         config: TwoStreamConfig,  # What to build
     ):
@@ -343,47 +350,53 @@ class TwoStreamBST(SequenceModel):
         x = self.item(target_item) + self.streams.rating_question                              # (B, T, D)
         return self.rating_head(self.streams.attend(x, memory, questions), memory.user, target_item)
 
-    def hide_moments(self,
-        target_position: torch.Tensor,  # (B, T)
-    ) -> torch.Tensor:  # False where the moment of a question is hidden (bool, (B, T))
-        "Draw which moments a training batch shows"
-        drawn = torch.rand(target_position.shape, device=target_position.device)
-        return drawn >= self.config.moment_dropout
+# %% ../nbs/06a_two_stream.ipynb #06a57061
+@patch
+def hide_moments(self: TwoStreamBST,
+    target_position: torch.Tensor,  # (B, T)
+) -> torch.Tensor:  # False where the moment of a question is hidden (bool, (B, T))
+    "Draw which moments a training batch shows"
+    drawn = torch.rand(target_position.shape, device=target_position.device)
+    return drawn >= self.config.moment_dropout
 
-    def forward(self,
-        target_item: torch.Tensor,  # Rows of the items to score (B, T)
-        target_time: torch.Tensor,  # Their seconds (B, T)
-        target_position: torch.Tensor,  # Their positions (B, T)
-        target_mask: torch.Tensor,  # True where there is a target (B, T)
-        moment_known: torch.Tensor | None = None,  # False where the time is unknown (B, T); None: all known, or drawn in training
-        **history,  # Histories as `encode` takes them
-    ) -> torch.Tensor | dict:  # For n targets: scores (n, K), logits of clicks (n), log-probabilities (n); by answer if several
-        "Answer all targets of a batch, as `Chunks` gathers it"
-        memory = self.encode(target_position=target_position, target_mask=target_mask, **history)
-        if self.training and moment_known is None: moment_known = self.hide_moments(target_position)
-        questions = self.streams.questions(memory, target_time, target_position, moment_known)
-        found = {}
-        if self.config.rates:
-            scores = self.decode(memory, target_item, questions)[target_mask]                     # (n, K)
-            if 'rating' in self.heads: found['rating'] = scores
-            else: found['click'] = scores.squeeze(-1)
-        if 'next' in self.heads: found['next'] = self.next_log_prob(memory, target_item, target_mask, questions)
-        return found if len(found) > 1 else next(iter(found.values()))
+@patch
+def next_log_prob(self: TwoStreamBST,
+    memory: Memory,  # Result of `encode`
+    target_item: torch.Tensor,  # Rows of the items that came next (B, T)
+    target_mask: torch.Tensor,  # True where there is a target (B, T)
+    questions: Questions,  # Of all targets
+) -> torch.Tensor:  # (n,), or in training those of every `next_every`-th position
+    "Compute the log-probabilities of the items that came next"
+    if self.training and self.config.next_every > 1:
+        every = min(self.config.next_every, target_mask.shape[1])
+        some = slice(int(torch.randint(every, (1,))), None, every)
+        target_item, target_mask = target_item[:, some], target_mask[:, some]
+        questions = questions.part(some)
+    vectors = self.user_vector(memory, questions)[target_mask]                                # (n, D)
+    return self.heads['next'].log_prob(vectors, target_item[target_mask], self.item)
 
-    def next_log_prob(self,
-        memory: Memory,  # Result of `encode`
-        target_item: torch.Tensor,  # Rows of the items that came next (B, T)
-        target_mask: torch.Tensor,  # True where there is a target (B, T)
-        questions: Questions,  # Of all targets
-    ) -> torch.Tensor:  # (n,), or in training those of every `next_every`-th position
-        "Compute the log-probabilities of the items that came next"
-        if self.training and self.config.next_every > 1:
-            every = min(self.config.next_every, target_mask.shape[1])
-            some = slice(int(torch.randint(every, (1,))), None, every)
-            target_item, target_mask = target_item[:, some], target_mask[:, some]
-            questions = questions.part(some)
-        vectors = self.user_vector(memory, questions)[target_mask]                                # (n, D)
-        return self.heads['next'].log_prob(vectors, target_item[target_mask], self.item)
+# %% ../nbs/06a_two_stream.ipynb #06a57062
+@patch
+def forward(self: TwoStreamBST,
+    target_item: torch.Tensor,  # Rows of the items to score (B, T)
+    target_time: torch.Tensor,  # Their seconds (B, T)
+    target_position: torch.Tensor,  # Their positions (B, T)
+    target_mask: torch.Tensor,  # True where there is a target (B, T)
+    moment_known: torch.Tensor | None = None,  # False where the time is unknown (B, T); None: all known, or drawn in training
+    **history,  # Histories as `encode` takes them
+) -> torch.Tensor | dict:  # For n targets: scores (n, K), logits of clicks (n), log-probabilities (n); by answer if several
+    "Answer all targets of a batch, as `Chunks` gathers it"
+    memory = self.encode(target_position=target_position, target_mask=target_mask, **history)
+    if self.training and moment_known is None: moment_known = self.hide_moments(target_position)
+    questions = self.streams.questions(memory, target_time, target_position, moment_known)
+    found = {}
+    if self.config.rates:
+        scores = self.decode(memory, target_item, questions)[target_mask]                     # (n, K)
+        if 'rating' in self.heads: found['rating'] = scores
+        else: found['click'] = scores.squeeze(-1)
+    if 'next' in self.heads:
+        found['next'] = self.next_log_prob(memory, target_item, target_mask, questions)
+    return found if len(found) > 1 else next(iter(found.values()))
 
 # %% ../nbs/06a_two_stream.ipynb #f7b0abeb
 @patch
@@ -450,7 +463,9 @@ def score_items(self: TwoStreamBST,
     for n in range(0, len(histories), step):
         asked = self.ask(histories[n:n + step], times[n:n + step])
         if answer == 'next': found.append(self.next_item_scores(asked)[:, items, None])
-        else: found.append(self.decode(asked.memory, items.expand(len(asked.memory.user), -1), asked.questions))
+        else:
+            every = items.expand(len(asked.memory.user), -1)                                   # (B, M)
+            found.append(self.decode(asked.memory, every, asked.questions))
     return torch.cat(found)
 
 # %% ../nbs/06a_two_stream.ipynb #06a57045

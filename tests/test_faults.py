@@ -27,9 +27,9 @@ from bst_nbdev.pipeline import Recipe, build, train
 from bst_nbdev.runs import load_model, save_run
 
 PACKAGE = Path(__file__).resolve().parent.parent/'bst_nbdev'
-MODEL_FILES = [PACKAGE/f'{name}.py' for name in ('embedding', 'transformer', 'mlp', 'model', 'heads', 'bst', 'two_stream')]
+MODEL_FILES = [PACKAGE/f'{name}.py' for name in ('embedding', 'transformer', 'mlp', 'model', 'heads', 'bst', 'relative_attention', 'two_stream', 'top_items')]
 each_preset = pytest.mark.parametrize('preset', [name for name, preset in PRESETS.items() if preset.config is BSTConfig])
-each_kind = pytest.mark.parametrize('preset', ['two-stream', 'single-sequence'])  # one that reads in chunks, one that reads windows
+each_kind = pytest.mark.parametrize('preset', ['both', 'single-sequence'])  # one that reads in chunks, one that reads windows
 each_protocol = pytest.mark.parametrize('protocol', PROTOCOLS)
 
 @pytest.fixture(scope='module', autouse=True)

@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
     'ground': ['core'],
     'data': ['sample', 'vocabulary', 'data', 'movielens', 'prepared', 'out_of_core', 'splits', 'windows', 'packing'],
-    'network': ['embedding', 'transformer', 'relative_attention', 'mlp', 'model', 'heads', 'bst', 'two_stream', 'presets', 'top_items'],
+    'network': ['embedding', 'transformer', 'relative_attention', 'mlp', 'model', 'heads', 'bst', 'two_stream', 'presets',
+                'top_items'],
     'learning': ['training', 'saving', 'resume', 'tracking', 'evaluation', 'ranking', 'explain', 'pipeline', 'runs'],
     'what users touch': ['titles', 'recommender', 'onnx_export', 'cli', 'service'],
 }
