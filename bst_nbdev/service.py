@@ -276,8 +276,8 @@ def list_items(
     "List the best items for the users of some questions"
     _, _, histories, times, about = map(list, zip(*questions))
     lengths, allowed = zip(*about)
-    tables = recommender.recommend_batch(histories, max(lengths), np.stack(allowed), by, times, exact)
-    return [records(table)[:k] for table, k in zip(tables, lengths)]
+    tables = recommender.recommend_batch(histories, lengths, np.stack(allowed), by, times, exact)
+    return [records(table) for table in tables]
 
 def judge_items(
     recommender: Recommender,  # Model and catalogue
@@ -291,7 +291,7 @@ def judge_items(
     found = []
     for n, rows in enumerate(about):
         own = {name: values[n, np.searchsorted(items, rows)] for name, values in answers.items()}
-        found.append(records(recommender.index.table(rows).assign(**own)))
+        found.append(records(recommender.index.table(rows, **own)))
     return found
 
 def explain_items(
@@ -300,12 +300,10 @@ def explain_items(
     by: str,  # Which answer is explained
 ) -> list:  # {"by": that answer, "about": all answers for the item, "items": ratings that moved it}
     "Explain the model's answers for the items of some questions"
-    found = []
-    for _, _, history, at, (item, k) in questions:
-        table = recommender.explain(history, item, k, at=at, by=by)
-        about, = records(pd.DataFrame([table.attrs]))
-        found.append(dict(by=by, about=about, items=records(table)))
-    return found
+    def explanation(kind, settings, history, at, about):
+        table = recommender.explain(history, *about, by, at)
+        return dict(by=by, about=records(pd.DataFrame([table.attrs]))[0], items=records(table))
+    return [explanation(*question) for question in questions]
 
 # %% ../nbs/12_service.ipynb #bec24049
 def asked_by(
@@ -358,8 +356,8 @@ class Service:
         def question():
             by = check_choice('by', request.by or self.orders[0], self.orders)
             history, at = asked_by(self.recommender, request)
-            allowed = self.recommender.items.allowed(request.genres, request.years, request.min_ratings)
-            if request.exclude_seen: allowed = allowed & ~np.isin(np.arange(len(allowed)), history.item)
+            seen = history if request.exclude_seen else None
+            allowed = self.recommender.items.allowed(request.genres, request.years, request.min_ratings, seen)
             return Question(list_items, (by, request.exact), history, at, (request.k, allowed))
         return dict(items=await self.ask(question))
 
@@ -490,7 +488,8 @@ def check_address(
         with socket.create_server((host, port), family=family) as server: return server.getsockname()[1]
     except (OSError, TypeError, UnicodeError) as error:  # the last two for a text that cannot be a host name
         reason = getattr(error, 'strerror', None) or error
-        raise BSTError(f"cannot listen on {host} port {port} ({reason}): choose another --port, or --host") from error
+        remedy = 'choose another --port, or --host'
+        raise BSTError(f"cannot listen on {host} port {port} ({reason}): {remedy}") from error
 
 def is_loopback(
     host: str,  # An address or name
