@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['strip_accents', 'split_words', 'title_words', 'query_words', 'Match', 'rank_titles', 'ItemError', 'id_row',
-           'item_error', 'TitleIndex']
+           'item_error', 'join_genres', 'TitleIndex']
 
 # %% ../nbs/10_titles.ipynb #8245e9d0
 import difflib
@@ -112,6 +112,15 @@ def item_error(
     if not fits: return ItemError(f"no item is called {wanted!r}; did you mean {names}?")
     return ItemError(f"{wanted!r} may be {count} items: {names}: give the id or the whole title")
 
+# %% ../nbs/10_titles.ipynb #10000002
+def join_genres(
+    flags: np.ndarray,  # 1 where an item is of a genre (M, G)
+    names: tuple[str, ...],  # Names of the G genres
+) -> np.ndarray:  # Names of each item's genres, joined by | (object, [M])
+    "Write the genres of items as text"
+    names = np.array(names, object)
+    return np.array(['|'.join(names[item.astype(bool)]) for item in flags], object)
+
 # %% ../nbs/10_titles.ipynb #4395d424
 class TitleIndex:
     "Items of a catalogue by title or id"
@@ -126,16 +135,23 @@ class TitleIndex:
         self.word_sets = list(map(query_words, catalogue.titles, self.years))
         self.rows_of = {}                                                  # words -> rows with exactly these words
         for row, words in enumerate(self.words[1:], 1): self.rows_of.setdefault(words, []).append(row)
+        ids = catalogue.items.decode(np.arange(len(catalogue.items)))
+        genres = join_genres(catalogue.genres, catalogue.genre_names)
+        self.shown = dict(item=ids, title=catalogue.titles.astype(object), year=self.years, genres=genres)
+
+    def columns(self,
+        rows: np.ndarray,  # Row numbers of items (int, [n])
+    ) -> dict[str, np.ndarray]:  # item (the id in the data), title, year (0 if unknown), genres, each [n]
+        "Look up what is shown of items"
+        rows = np.asarray(rows, int)
+        return {name: column[rows] for name, column in self.shown.items()}
 
     def table(self,
         rows: np.ndarray,  # Row numbers of items (int, [n])
-    ) -> pd.DataFrame:  # item (the id in the data), title, year (0 if unknown), genres
+        **more: np.ndarray,  # Further columns, each [n]
+    ) -> pd.DataFrame:  # item, title, year, genres, then the further columns
         "Make a table of items"
-        c = self.catalogue
-        rows = np.asarray(rows, int)
-        genres = ['|'.join(c.genre_names[g] for g in np.flatnonzero(flags)) for flags in c.genres[rows]]
-        return pd.DataFrame(dict(item=c.items.decode(rows), title=c.titles[rows],
-                                 year=self.years[rows], genres=genres))
+        return pd.DataFrame(self.columns(rows) | more)
 
     def candidates(self,
         query: str,  # A title, or a part of one
