@@ -94,8 +94,7 @@ def rank_all(method, data, rows, judge=None):
         if expected is None and judge: expected = judge(batch)['rating']
         target = torch.from_numpy(data.item[batch].astype(np.int64))
         for way, score in scores.items():
-            order = score.masked_fill(seen, -np.inf).argsort(dim=1, descending=True, stable=True)
-            listed = order[:, :LENGTHS[0]]
+            listed = score.masked_fill(seen, -np.inf).topk(LENGTHS[0], dim=1).indices
             found = dict(rank=target_ranks(score, target, seen), candidates=(~seen).sum(1), listed=listed)
             if expected is not None: found['expected'] = expected.gather(1, listed)
             for name, values in found.items(): columns[way][name].append(values.numpy())
