@@ -4,6 +4,9 @@
     python experiments/ranking.py --data ml-1m --only EASE  # one method; other rows stay
     python experiments/ranking.py --data sample --quick --out ranking.csv
 
+To decode the whole catalogue for each user takes time, so a model with both answers is ranked by rating
+and by both together only as it is asked in use: on the test part, without the moment.
+
 By `leave-last-out`: models and baselines learn from the training part; each user's last rating but one
 chooses (the epoch, EASE's regularization), and the last is used once. With --runs, models that
 `experiments/reproduce.py` or this script trained before are loaded from there, and others are kept there.
@@ -23,6 +26,7 @@ import argparse
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -59,16 +63,16 @@ SHOWN = ['model', 'setting', 'seed', 'part', 'moment', 'ranked_by', 'hit_rate', 
 
 class ModelAnswers:
     "Scores of all items by each way to rank that a model has"
-    def __init__(self, model, data, moment):
+    def __init__(self, model, data, moment, ways=None):
         self.model, self.data, self.moment = model, data, moment
-        self.seconds = dict.fromkeys(ranked_by_choices(model.config), 0.)
+        self.seconds = dict.fromkeys(ways or ranked_by_choices(model.config), 0.)
 
     def __call__(self, rows):
         "Score the catalogue for targets, each answer once: {way to rank: (B, M)}"
         c, answers, taken = self.model.config, {}, {}
         histories = [history_before(self.data, row, max_history=c.max_history) for row in rows]
         at = None if self.moment == 'unknown' else self.data.timestamp[rows].tolist()
-        for answer in c.answers:
+        for answer in ('next',) if list(self.seconds) == ['next'] else c.answers:
             start = time.perf_counter()
             answers[answer] = self.model.score_items(histories, np.arange(c.items), at, answer=answer)
             taken[answer] = time.perf_counter() - start
@@ -164,11 +168,13 @@ def model(where, data, split, name, seed, runs, epochs, judge):
     run = trained_run(where, data, name, seed, runs, epochs)
     assert run.recipe.seed == seed and (run.split.test == split.test).all(), 'the run is of another split'
     facts = dict(epochs=len(run.training_log), best_epoch=run.best_epoch, train_seconds=run.seconds)
-    for moment in run.model.config.moments:
-        answers = ModelAnswers(run.model.eval(), data, moment)
-        asked = judge and ModelAnswers(judge.model.eval(), data, moment)
-        for part in 'validation', 'test':
-            yield from ranked(answers, data, split, part, seed, asked, moment=moment, **facts)
+    network = run.model.eval()
+    for part, moment in product(('validation', 'test'), network.config.moments):
+        is_list = part == 'test' and moment == network.config.moments[-1]  # what a user is shown
+        ways = None if is_list or 'next' not in network.config.answers else ('next',)
+        asked = judge and is_list and ModelAnswers(judge.model.eval(), data, moment)
+        answers = ModelAnswers(network, data, moment, ways)
+        yield from ranked(answers, data, split, part, seed, asked, moment=moment, **facts)
 
 def work(where, name, seed, threads, epochs, runs):
     "Run one job; return rows of the result file"
