@@ -391,7 +391,7 @@ def made_up_catalogue(data, items):
     return from_frame(pd.DataFrame(ratings), items=films, name=f'{items:,} items')
 
 def answers_job(setting, data, calls=50, users=1000, items=60_000, size=1024):
-    "The default, which recommends what comes next and is liked, against the preset that only rates: lists, and an epoch of training"
+    "Measure lists and an epoch of training of the preset with both answers, against the one that only rates"
     calls, users = max(min(calls, setting.windows // 256), 1), min(users, setting.windows // 12)                # fewer to try the command
     def known(data, count): return [int(user) for user in np.random.default_rng(0).permutation(data.users.ids)[:count]]
     def in_turn(measure, repeat, description):
@@ -457,7 +457,7 @@ def time_to(data, device, goal, every=100):
     return taken, best
 
 def device_job(setting, data, size=4096, goal=.6487, every=100):
-    "The preset `rating` on one device: labels per second, share of the device's peak, and time to the published MAE"
+    "Measure the preset `rating` on one device: labels per second, share of the device's peak, and time to the published MAE"
     rows, device = make_split(data, 'leave-last-out', 10).train, setting.device
     tensors, c = RatingTensors(data, device), build_config(data, 'rating')
     labels = setting.windows * (1 if device == 'cpu' else 40)

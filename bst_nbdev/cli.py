@@ -225,7 +225,7 @@ def _train(
     objective: str | None = None,  # Answers to learn: ratings or clicks, the next item, or two of them; the preset's if not given
     min_history: int | None = None,  # Minimum number of ratings in the history of each target (two-stream models)
     visibility: str | None = None,  # causal (past ratings) or bidirectional (also later ones; for random-ratings)
-    user_table: bool | None = None,  # Learn a vector, a bias and factors for each user id; the preset's if not given (two-stream models)
+    user_table: bool | None = None,  # Learn vector, bias and factors of each user id (two-stream models); the preset's if not given
     seed: int = 0,  # Seed of split, weights, dropout and order; the same seed gives the same numbers
     mixed_precision: str | None = None,  # Precision of the computation in training; no if not given
     accumulation: int | None = None,  # Batches whose gradients are averaged for one step; 1 if not given
@@ -296,7 +296,7 @@ def write_csv(
 def _evaluate(
     run: str,  # Folder of a run
     data: str | None = None,  # Path of the run's data now; their path at training if not given
-    baselines: str | None = None,  # Names between commas, such as "global mean,SVD"; those that suit the model's answers if not given
+    baselines: str | None = None,  # Names between commas, such as "global mean,SVD"; those that suit the model if not given
     batch_size: int | None = None,  # Labels in a batch; what suits the model if not given
     device: str = 'auto',  # auto, cpu, cuda, …
     out: str | None = None,  # CSV file to which the table is also written
@@ -378,7 +378,7 @@ def _recommend(
     user: str | None = None,  # Id of a user in the data; or give --ratings
     ratings: str | None = None,  # CSV file of a new user's ratings: columns title (or item), rating, optionally timestamp
     k: int = 10,  # Number of items
-    by: str | None = None,  # Order of the list, and what --why explains: liked (comes next and is liked), next, or rating; the model's first if not given
+    by: str | None = None,  # Order of the list, and what --why explains: liked, next or rating; None for the model's first
     at: str | None = None,  # Moment of the question, such as "2003-01-31 18:00", or in seconds since 1970; unknown if not given
     exact: bool = False,  # Judge all items, instead of the likeliest few hundred
     genres: str | None = None,  # Only items of one of these genres, separated by commas

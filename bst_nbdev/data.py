@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from numbers import Real
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
@@ -356,7 +355,8 @@ def _dates_from_text(column, where):
     if dates.notna().any(): return dates
     row = int(pd.to_numeric(column, errors='coerce').isna().to_numpy().argmax())
     raise DataError(f"{where('ratings', row)}: timestamp must be seconds since 1970 "
-                    f"or a date such as 2024-01-31, got {column.iloc[row]!r}: convert the column with pd.to_datetime(…, format=…)")
+                    f"or a date such as 2024-01-31, got {column.iloc[row]!r}: convert the column with "
+                    'pd.to_datetime(…, format=…)')
 
 def parse_times(
     column: pd.Series,  # Seconds since 1970, dates, or either of them as text (dates in ISO 8601), [n]
