@@ -90,9 +90,9 @@ def same_sizes(data, windows, hidden, batch_norm, batch_size):
     return Ours(model, model.config.compute_loss, Batches(windows, batch_size, shuffle=True), Batches(windows, batch_size), len(windows), batch_size)
 
 def packed(data, targets, length, batch_size, chunk=32):
-    "Our `two-stream` with the same labels and as many ratings of history, in chunks"
+    "Our two-stream network with the same labels and as many ratings of history, in chunks"
     seed_everything(0)
-    model, chunks = build_model(data, 'two-stream', objective='click'), lambda: Chunks(data, targets, chunk, length - 1)
+    model, chunks = build_model(data, 'rating', objective='click'), lambda: Chunks(data, targets, chunk, length - 1)
     return Ours(model, model.config.compute_loss, PackedBatches(chunks(), batch_size, shuffle=True), PackedBatches(chunks(), batch_size), len(targets), batch_size)
 
 def against(data, library, python, threads, repeat, count, batch_size, length=10):

@@ -35,13 +35,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bst_nbdev.core import (BSTError, DataError, atomic_path, check_writable, device_name, progress,
                             seed_everything, show_progress, source_commit)
+from bst_nbdev.data import from_frame
 from bst_nbdev.movielens import (data_folder, download, find_layout, movielens_name, open_files,
                                  read_movielens)
 from bst_nbdev.prepared import load, load_prepared, sample_folder, save_prepared
 from bst_nbdev.splits import make_split, window_targets
 from bst_nbdev.windows import Batches, RatingTensors, Windows, make_batches
 from bst_nbdev.packing import Chunks, PackedBatches
-from bst_nbdev.transformer import QuickDropout
+from bst_nbdev.top_items import top_items
 from bst_nbdev.presets import PRESETS, build_config, build_model, training_settings
 from bst_nbdev.training import (TrainingConfig, average_weights, make_optimizer, make_schedule, predict,
                                 train_epoch)
@@ -51,7 +52,7 @@ from bst_nbdev.recommender import Recommender
 
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = ['work', 'variant', 'value', 'unit', 'ratio', 'baseline', 'device', 'commit']
-HIGHER_IS_BETTER = {'examples/s': True, 'labels/s': True, 's': False, 'ms': False, 'MB': False}  # other units have no ratio
+HIGHER_IS_BETTER = {'examples/s': True, 'labels/s': True, 'users/s': True, 's': False, 'ms': False, 'MB': False}  # other units have no ratio
 OURS, NAIVE, FRAME, ARRAYS = 'bst_nbdev', 'naive route', 'per-example Dataset, DataFrame', 'per-example Dataset, arrays'
 
 @dataclass(frozen=True)
@@ -295,7 +296,7 @@ class Bf16(torch.nn.Module):
 
 def packed_pass(batches, model, size, device='cpu', **changes):
     "Labels per second of a training pass of ours"
-    config = TrainingConfig(**{**training_settings('two-stream', 10**6), 'batch_size': size, 'schedule': 'constant', **changes})
+    config = TrainingConfig(**{**training_settings('rating', 10**6), 'batch_size': size, 'schedule': 'constant', **changes})
     accelerator, optimizer = Accelerator(cpu=str(device) == 'cpu'), make_optimizer(model, config)
     loss, schedule = model.config.compute_loss, make_schedule(optimizer, config, 1)
     synchronize(device)
@@ -311,7 +312,7 @@ def packed_job(setting, data, length=10, chunks=(32, 64), batch_sizes=(1024, 409
     the beginning of one over all ratings.
     """
     rows, tensors = make_split(data, 'leave-last-out', length).train, RatingTensors(data)
-    c = build_config(data, 'two-stream')
+    c = build_config(data, 'rating')
     few, many = setting.windows, 4 * setting.windows                                    # chunks are faster, so they get more to do
     variants = {f'windows of {length}': (1, length - 1, few)}
     for chunk, min_history in [*((chunk, length - 1) for chunk in chunks), (c.chunk, c.min_history)]:
@@ -321,23 +322,14 @@ def packed_job(setting, data, length=10, chunks=(32, 64), batch_sizes=(1024, 409
             batches = Planned(PackedBatches(Chunks(data, rows, places, min_history, tensors=tensors), size, shuffle=True), labels)
             def run():
                 seed_everything(0)
-                return packed_pass(batches, build_model(data, 'two-stream'), size)
+                return packed_pass(batches, build_model(data, 'rating'), size)
             return run
         found = alternate({name: measure(*how) for name, how in variants.items()}, setting.repeat, f'packed, {size}')
-        yield from table(f'training, two-stream, batch {size}, windows or chunks', 'examples/s', found, list(variants)[:1])
-
-def dropout_job(setting, data, shape=(64, 64, 64), calls=50):
-    "Dropout of the stream's tokens, there and back: PyTorch's, and ours that draws fewer random numbers"
-    x = torch.randn(shape, requires_grad=True)
-    def measure(layer):
-        def run(): return seconds(lambda: [layer(x).sum().backward() for _ in range(calls)]) / calls * 1e3
-        return run
-    found = alternate({'torch.nn.Dropout': measure(torch.nn.Dropout(.1)), OURS: measure(QuickDropout(.1))}, setting.repeat, 'dropout')
-    yield from table('dropout of 64 x 64 x 64 numbers, forward and backward', 'ms', found, ['torch.nn.Dropout'])
+        yield from table(f'training, rating, batch {size}, windows or chunks', 'examples/s', found, list(variants)[:1])
 
 def catalogue_job(setting, data, calls=100, by_item=64):
     "All items for one user, drawn at random or with the longest history there is: half and 99 % of the calls are at least this quick"
-    model = build_model(data, 'two-stream').eval()
+    model = build_model(data, 'rating').eval()
     c, users = model.config, np.flatnonzero(np.diff(data.offsets) > 1)
     longest = users[np.argsort(-np.diff(data.offsets)[users], kind='stable')[:20]]
     drawn = np.random.default_rng(0).permutation(users)[:calls]
@@ -345,7 +337,9 @@ def catalogue_job(setting, data, calls=100, by_item=64):
         chunks = Chunks(data, np.sort(data.offsets[users + 1] - 1), 1, c.chunk + c.min_history)
         return [chunks[torch.tensor([n])][0] for n in range(len(chunks))]
     items = torch.arange(len(data.items))[None]
-    def catalogue(h): return model.decode(model.encode(**h), items, h['target_time'], h['target_position'])[0]
+    def catalogue(h):
+        memory = model.encode(**h)
+        return model.decode(memory, items, model.streams.questions(memory, h['target_time'], h['target_position']))[0]
     def one(h, item): return model(**{**h, 'target_item': torch.tensor([[item]])})
     def each(h, count): return [one(h, item) for item in range(count)]
     with torch.inference_mode():
@@ -363,25 +357,64 @@ def catalogue_job(setting, data, calls=100, by_item=64):
                 yield from table(f'whole catalogue for one user {who}, {what}', 'ms', rows, ['item by item'])
 
 
-def untrained(data, source):
+def untrained(data, source, preset='default'):
     "Make an untrained recommender: its predictions mean nothing, and take as long as any other's"
-    recipe = Recipe(str(source), protocol='leave-last-out')
+    recipe = Recipe(str(source), preset, 'leave-last-out')
     split, _, model = build(recipe, data)
     history, scores = pd.DataFrame(dict(epoch=[1], best=[True])), pd.DataFrame([dict(protocol=recipe.protocol, model='untrained', part='test')])
     return Recommender.from_run(Run(recipe, data, split, model.eval(), history, scores, 0., 'cpu'))
+
+def half_of_calls(function, asked):
+    "Milliseconds in which half of the calls are done, each with one of the arguments"
+    return float(np.median([seconds(lambda: function(one)) * 1e3 for one in asked]))
 
 def recommend_job(setting, data, calls=50, users=1000):
     "`recommend` against the model's own time for the same history, and the top 10 of many users in one call"
     recommender = untrained(data, setting.path)
     known = [int(user) for user in np.random.default_rng(0).permutation(data.users.ids)[:users]]
-    histories, items = [recommender.users.history(user) for user in known[:calls]], np.arange(len(data.items))
-    middle = lambda function, asked: float(np.median([seconds(lambda: function(one)) * 1e3 for one in asked]))
-    alone = 'the model alone (score_items)'
-    measures = {alone: lambda: middle(lambda h: recommender.network.score_items([h], items), histories),
-                f'{OURS}, recommend': lambda: middle(lambda user: recommender.recommend(user, 10), known[:calls])}
+    histories, allowed = [recommender.users.history(user) for user in known[:calls]], recommender.network.known_items
+    alone = 'the model alone (top_items)'
+    measures = {alone: lambda: half_of_calls(lambda h: top_items(recommender.network, [h], allowed), histories),
+                f'{OURS}, recommend': lambda: half_of_calls(lambda user: recommender.recommend(user, 10), known[:calls])}
     yield from table('top 10 of the whole catalogue for one user, half of the calls', 'ms', alternate(measures, setting.repeat, 'recommend'), [alone])
     many = {f'{OURS}, recommend_many': lambda: users / seconds(lambda: recommender.recommend_many(known, 10))}
     yield from table(f'top 10 of {users:,} users in one call', 'users/s', alternate(many, min(setting.repeat, 3), 'recommend_many'))
+
+ANSWERS = {'rating': 'rating, by the expected rating', 'both': 'both, by liked'}  # preset: name of the variant
+
+def made_up_catalogue(data, items):
+    "Make data with the same users, times and ratings, and many made-up items, of which neighbouring ratings have neighbours"
+    number = np.arange(1, items + 1)
+    genre = np.array(data.genre_names or ['none'])[number % max(len(data.genre_names), 1)]
+    films = pd.DataFrame(dict(item=number, title=[f'Film {n} ({1950 + n % 60})' for n in number], genres=genre, year=1950 + number % 60))
+    ratings = dict(user=data.users.decode(data.user), item=number[np.arange(len(data)) % items], rating=data.rating, timestamp=data.timestamp)
+    return from_frame(pd.DataFrame(ratings), items=films, name=f'{items:,} items')
+
+def answers_job(setting, data, calls=50, users=1000, items=60_000, size=1024):
+    "Measure lists and an epoch of training of the preset with both answers, against the one that only rates"
+    calls, users = max(min(calls, setting.windows // 256), 1), min(users, setting.windows // 12)                # fewer to try the command
+    def known(data, count): return [int(user) for user in np.random.default_rng(0).permutation(data.users.ids)[:count]]
+    def in_turn(measure, repeat, description):
+        return alternate({ANSWERS[preset]: partial(measure, preset) for preset in ANSWERS}, repeat, description)
+    rating = [ANSWERS['rating']]
+    large = made_up_catalogue(data, items)
+    for what, ratings in ('the whole catalogue', data), (f'{items:,} made-up items', large):
+        made = {preset: untrained(ratings, setting.path, preset) for preset in ANSWERS}
+        asked = known(ratings, calls)
+        found = in_turn(lambda preset: half_of_calls(lambda user: made[preset].recommend(user, 10), asked), setting.repeat, what)
+        yield from table(f'answers, top 10 of {what} for one user, half of the calls', 'ms', found, rating)
+        if ratings is large: continue
+        asked = known(ratings, users)
+        found = in_turn(lambda preset: len(asked) / seconds(lambda: made[preset].recommend_many(asked, 10)), min(setting.repeat, 3), 'recommend_many')
+        yield from table(f'answers, top 10 of {len(asked):,} users in one call', 'users/s', found, rating)
+    c, rows = build_config(data, 'rating'), make_split(data, 'leave-last-out', 10).train
+    chunks = Chunks(data, rows, c.chunk, c.min_history, tensors=RatingTensors(data))
+    batches = Planned(PackedBatches(chunks, size, shuffle=True), 4 * setting.windows)
+    def train(preset):
+        seed_everything(0)
+        return packed_pass(batches, build_model(data, preset), size)
+    for preset in ANSWERS: train(preset)                                                                       # warm
+    yield from table(f'answers, training, batch {size}', 'labels/s', in_turn(train, setting.repeat, 'training'), rating)
 
 
 # --- On an accelerator, or any device
@@ -403,8 +436,8 @@ def operations(model, loss, inputs, label):
     return counter.get_total_flops()
 
 def time_to(data, device, goal, every=100):
-    "(seconds of training, best MAE of the median) of `two-stream` by `random-windows`, measured on validation, until the goal or its last epoch"
-    recipe = Recipe('', 'two-stream', 'random-windows', 10)
+    "(seconds of training, best MAE of the median) of the preset `rating` by `random-windows`, measured on validation, until the goal or its last epoch"
+    recipe = Recipe('', 'rating', 'random-windows', 10)
     split, batches, model = build(recipe, data, device)
     config, loss = recipe.training(len(split.train)), model.config.compute_loss
     steps, optimizer, accelerator = config.epochs * len(batches['train']), make_optimizer(model, config), Accelerator(cpu=str(device) == 'cpu')
@@ -424,19 +457,19 @@ def time_to(data, device, goal, every=100):
     return taken, best
 
 def device_job(setting, data, size=4096, goal=.6487, every=100):
-    "`two-stream` on one device: labels per second, share of the device's peak, and time to the published MAE"
+    "Measure the preset `rating` on one device: labels per second, share of the device's peak, and time to the published MAE"
     rows, device = make_split(data, 'leave-last-out', 10).train, setting.device
-    tensors, c = RatingTensors(data, device), build_config(data, 'two-stream')
+    tensors, c = RatingTensors(data, device), build_config(data, 'rating')
     labels = setting.windows * (1 if device == 'cpu' else 40)
     batches = Planned(PackedBatches(Chunks(data, rows, c.chunk, c.min_history, tensors=tensors), size, shuffle=True), labels)
     seed_everything(0)
-    model = build_model(data, 'two-stream').to(device)
+    model = build_model(data, 'rating').to(device)
     inputs, label = next(iter(batches))
     step, peak = operations(model, c.compute_loss, inputs, label) / len(label), measured_peak(device, torch.float32)
     ways = {'float32': lambda model: model} | ({'bf16': Bf16} if device != 'cpu' else {})
     for precision, way in ways.items():
-        named = f'device, training, two-stream, batch {size}, {precision}'
-        measure = lambda: packed_pass(batches, way(build_model(data, 'two-stream').to(device)), size, device)
+        named = f'device, training, rating, batch {size}, {precision}'
+        measure = lambda: packed_pass(batches, way(build_model(data, 'rating').to(device)), size, device)
         measure()                                                                                                  # warm
         rates = [measure() for _ in range(setting.repeat)]
         yield from table(named, 'examples/s', {OURS: rates})
@@ -502,7 +535,7 @@ JOBS |= {f'evaluation, {preset}, length {length}': partial(evaluation_job, prese
          for preset, length in (('pytorch', 10), ('keras', 4))}
 JOBS |= {f'optimizer, {kind.__name__}, {preset}': partial(optimizer_job, preset=preset, length=length, kind=kind)
          for preset, length, kind in (('pytorch', 10, torch.optim.AdamW), ('keras', 4, torch.optim.Adagrad))}
-JOBS |= {'packed': packed_job, 'dropout': dropout_job, 'catalogue': catalogue_job, 'recommend': recommend_job, 'memory': memory_job,
+JOBS |= {'packed': packed_job, 'catalogue': catalogue_job, 'recommend': recommend_job, 'answers': answers_job, 'memory': memory_job,
          'device': device_job}
 
 def locate(data):
@@ -517,7 +550,7 @@ def locate(data):
 def merge(path, rows):
     "Put new rows in the place of old ones of the same work"
     if path.exists():
-        old = pd.read_csv(path)
+        old = pd.read_csv(path, dtype=dict(commit=str))
         rows = pd.concat([old[~old.work.isin(rows.work)], rows])
     with atomic_path(path) as scratch: rows.sort_values('work', kind='stable').to_csv(scratch, index=False, float_format='%.5g')
 

@@ -63,14 +63,14 @@ def start(a):
     yield 'split', clock(), 's'
     seen_rows(data, split, 256)
     yield 'seen rows', clock(), 's'
-    config = build_config(data, 'two-stream')
-    batches = config.batches(data, split, training_settings('two-stream', len(split.train))['batch_size'])
+    config = build_config(data, 'rating')
+    batches = config.batches(data, split, training_settings('rating', len(split.train))['batch_size'])
     yield 'batches', clock(), 's'
     batches['train'].plan(0)
     yield 'plan of an epoch', clock(), 's'
 
 def train(a):
-    "Labels per second of the preset `two-stream`, over steps whose batches come from all over the epoch, after a few to warm up"
+    "Labels per second of the preset `rating`, over steps whose batches come from all over the epoch, after a few to warm up"
     import torch
     from accelerate import Accelerator
     from bst_nbdev.prepared import load_prepared
@@ -153,7 +153,7 @@ def measure(folder, ratings, a):
 def merge(path, rows):
     "Put new rows in the place of old ones of the same size and work"
     if path.exists():
-        old = pd.read_csv(path)
+        old = pd.read_csv(path, dtype=dict(commit=str))
         same = old.set_index(['ratings', 'work']).index.isin(rows.set_index(['ratings', 'work']).index)
         rows = pd.concat([old[~same], rows])
     with atomic_path(path) as scratch: rows.sort_values('ratings', kind='stable').to_csv(scratch, index=False, float_format='%.5g')

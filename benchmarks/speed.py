@@ -1,4 +1,4 @@
-"""What was tried to train `two-stream` faster, and what it gave: python benchmarks/speed.py --data ml-1m
+"""What was tried to train the preset `rating` faster, and what it gave: python benchmarks/speed.py --data ml-1m
 
 First where the time goes (`profile`), then one change at a time: the model as it is and the changed one take turns, round after round, on the
 same batches, and `ratio` is the median of the rounds' ratios. What needs a process of its own (threads, allocators) gets one, and so does its baseline.
@@ -31,7 +31,6 @@ from bst_nbdev.prepared import load
 from bst_nbdev.splits import make_split
 from bst_nbdev.windows import RatingTensors
 from bst_nbdev.packing import Chunks, PackedBatches, split_evenly
-from bst_nbdev.transformer import QuickDropout
 from bst_nbdev.two_stream import TwoStreamBlock
 from bst_nbdev.presets import build_config, build_model, training_settings
 from bst_nbdev.training import (TrainingConfig, average_weights, make_optimizer, make_schedule,
@@ -50,7 +49,7 @@ class Ground:
         self.rows, self.tensors, self.made = make_split(self.data, 'leave-last-out', 10).train, RatingTensors(self.data), {}
 
     def batches(self, chunk=None, min_history=None, size=BATCH, kind=PackedBatches):
-        c, key = build_config(self.data, 'two-stream'), (chunk, min_history, size, kind)
+        c, key = build_config(self.data, 'rating'), (chunk, min_history, size, kind)
         if key not in self.made:
             chunks = Chunks(self.data, self.rows, chunk or c.chunk, min_history or c.min_history, tensors=self.tensors)
             self.made[key] = Planned(kind(chunks, size, shuffle=True), self.count)
@@ -70,7 +69,7 @@ class ByTotalLength(PackedBatches):
 def train(ground, batches=None, change=lambda model: model, **changes):
     "One pass, after a change of the model"
     seed_everything(0)
-    return packed_pass(batches or ground.batches(), change(build_model(ground.data, 'two-stream')), BATCH, **changes)
+    return packed_pass(batches or ground.batches(), change(build_model(ground.data, 'rating')), BATCH, **changes)
 
 @contextmanager
 def replaced(owner, name, value):
@@ -79,8 +78,6 @@ def replaced(owner, name, value):
     setattr(owner, name, value)
     try: yield
     finally: setattr(owner, name, before)
-
-def plain_dropout(self, x): return F.dropout(x, self.p, self.training)
 
 def fused_attention(self, x, key_value, bias):
     query, (key, value) = self.split_heads(self.query(self.norm1(x)))[0], key_value
@@ -111,13 +108,12 @@ COMPILED = {}
 def compiled(ground):
     "Compiled once, when it is first called: that round does not count"
     if not COMPILED:
-        COMPILED['model'] = torch.compile(build_model(ground.data, 'two-stream'), dynamic=True)
+        COMPILED['model'] = torch.compile(build_model(ground.data, 'rating'), dynamic=True)
         packed_pass(ground.batches(), COMPILED['model'], BATCH)
     return packed_pass(ground.batches(), COMPILED['model'], BATCH)
 
 TRIALS = {
     'batches sorted by total length': lambda g: train(g, g.batches(kind=ByTotalLength)),
-    'dropout of PyTorch': partial(with_method, owner=QuickDropout, name='forward', value=plain_dropout),
     'no dropout, to see its price': lambda g: train(g, change=without_dropout),
     'scaled_dot_product_attention': partial(with_method, owner=TwoStreamBlock, name='forward', value=fused_attention),
     'AdamW, one parameter at a time': partial(with_optimizer, foreach=False),
@@ -137,15 +133,15 @@ def trials_job(ground, repeat, only):
     if len(measures) == 1: return
     for measure in measures.values(): measure(ground)                                      # warm
     found = alternate({name: partial(measure, ground) for name, measure in measures.items()}, repeat, 'trials')
-    yield from table('training two-stream', 'labels/s', {name: values for name, values in found.items()}, [AS_IT_IS])
+    yield from table('training rating', 'labels/s', {name: values for name, values in found.items()}, [AS_IT_IS])
 
 # --- Where the time goes
 
 def profile_job(ground, repeat, only):
     "Share of a step's parts, and of the kinds of work in it"
     if only not in 'profile': return
-    data, c = ground.data, TrainingConfig(**training_settings('two-stream', 10**6))
-    model, batches, accelerator = build_model(data, 'two-stream'), ground.batches(), Accelerator(cpu=True)
+    data, c = ground.data, TrainingConfig(**training_settings('rating', 10**6))
+    model, batches, accelerator = build_model(data, 'rating'), ground.batches(), Accelerator(cpu=True)
     optimizer, loss, averaged = make_optimizer(model, c), model.config.compute_loss, average_weights(model, .1, 1000)
     schedule, spent = make_schedule(optimizer, c, 10**6), {}
     def section(name, function):
@@ -175,7 +171,7 @@ def profile_job(ground, repeat, only):
 # --- What needs a process of its own
 
 def worker(path, labels, threads):
-    "Labels per second of `two-stream` for each line on stdin"
+    "Labels per second of the preset `rating` for each line on stdin"
     show_progress(False)
     torch.set_num_threads(threads)
     ground = Ground(path, labels)
@@ -198,7 +194,7 @@ def processes_job(path, labels, threads, preload, repeat):
             print(file=process.stdin, flush=True)
             return float(process.stdout.readline())
         found = alternate({name: partial(measure, process) for name, process in running.items()}, repeat, 'processes')
-        yield from table('training two-stream, in processes of their own', 'labels/s', found, [AS_IT_IS])
+        yield from table('training rating, in processes of their own', 'labels/s', found, [AS_IT_IS])
     finally:
         for process in running.values(): process.communicate()
 

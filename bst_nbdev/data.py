@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['RATING_COLUMNS', 'TIME_RULES', 'Interactions', 'Tables', 'raise_data_error', 'check_rows', 'Rule', 'number_rules',
            'table_ids', 'id_rule', 'duplicate_message', 'item_columns', 'build_interactions', 'assemble',
-           'are_compact_dates', 'parse_times', 'parse_time', 'from_frame', 'plot_ratings', 'plot_activity',
-           'plot_popularity']
+           'are_compact_dates', 'parse_times', 'parse_time', 'from_frame']
 
 # %% ../nbs/01_data.ipynb #3fdda3f2
 import hashlib
@@ -15,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from numbers import Real
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
@@ -160,7 +158,8 @@ def _rating_rule(scale):
     return Rule('rating', is_bad, lambda x: f"rating {x:g} is out of range", f"it must be {expected}")
 
 TIME_RULES = (
-    Rule('timestamp', lambda t: t < 0, lambda t: f"timestamp {t} is negative", 'it must be seconds since 1970'),
+    Rule('timestamp', lambda t: t < 0, lambda t: f"timestamp {t} is negative",
+         'it must be seconds since 1970'),
     Rule('timestamp', lambda t: t >= 2**32, lambda t: f"timestamp {t} is beyond the year 2106",
          'it must be seconds since 1970 (divide milliseconds by 1000)'))
 
@@ -355,8 +354,9 @@ def _dates_from_text(column, where):
     dates = pd.to_datetime(column.where(begins_with_year), format='ISO8601', utc=True, errors='coerce')
     if dates.notna().any(): return dates
     row = int(pd.to_numeric(column, errors='coerce').isna().to_numpy().argmax())
-    raise DataError(f"{where('ratings', row)}: timestamp must be seconds since 1970 or a date such as 2024-01-31, "
-                    f"got {column.iloc[row]!r}: convert the column with pd.to_datetime(…, format=…)")
+    raise DataError(f"{where('ratings', row)}: timestamp must be seconds since 1970 "
+                    f"or a date such as 2024-01-31, got {column.iloc[row]!r}: convert the column with "
+                    'pd.to_datetime(…, format=…)')
 
 def parse_times(
     column: pd.Series,  # Seconds since 1970, dates, or either of them as text (dates in ISO 8601), [n]
@@ -369,8 +369,8 @@ def parse_times(
         numbers = _numbers_of('ratings', dict(timestamp=column), 'timestamp', where)
         seconds = np.floor(numbers).clip(-1, 2**53).astype(np.int64)
         if not are_compact_dates(seconds): return seconds
-        raise DataError(f"{where('ratings', -1)}: timestamps such as {seconds[0]} look like dates, not like seconds "
-                        "since 1970: convert the column with pd.to_datetime(…, format='%Y%m%d')")
+        raise DataError(f"{where('ratings', -1)}: timestamps such as {seconds[0]} look like dates, "
+                        "not like seconds since 1970: convert the column with pd.to_datetime(…, format='%Y%m%d')")
     dates = _dates_from_text(column, where) if is_text else pd.to_datetime(column, utc=True)
     def describe(row):
         if pd.isna(column.iloc[row]): return 'timestamp is missing'
@@ -395,8 +395,8 @@ def parse_time(
     name: str = 'time',  # What an error calls it
 ) -> int | None:  # Whole seconds since 1970; None if the value is None, NaN or NaT: the moment is unknown
     "Parse a moment, or none"
-    wrong = DataError(f"{name} must be seconds since 1970, a date such as '2003-01-31' or '2003-01-31 12:00', "
-                      f"or a datetime, got {value!r}")
+    wrong = DataError(f"{name} must be seconds since 1970, a date such as '2003-01-31' "
+                      f"or '2003-01-31 12:00', or a datetime, got {value!r}")
     if np.ndim(value) == 0 and pd.isna(value): return None
     if not isinstance(value, (Real, str, date, np.datetime64)) or isinstance(value, bool): raise wrong
     try: seconds = _seconds_of(value)
@@ -468,63 +468,3 @@ def from_frame(
     digest = hashlib.sha256()
     for column in RATING_COLUMNS: digest.update(np.ascontiguousarray(getattr(data, column)))
     return replace(data, source=data.source | dict(sha256=digest.hexdigest()))
-
-# %% ../nbs/01_data.ipynb #a1eae85e
-def _axes(ax, title, xlabel, ylabel):
-    "Make new axes if none are given, with labels and without a frame"
-    ax = ax or plt.subplots(figsize=(4.5, 2.6))[1]
-    ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
-    ax.spines[['top', 'right']].set_visible(False)
-    return ax
-
-def plot_ratings(
-    data: Interactions,  # Any ratings
-    ax: plt.Axes | None = None,  # Where to draw; None for a new figure
-) -> plt.Axes:  # The axes
-    "Draw a histogram of the ratings"
-    values, counts = np.unique(data.rating, return_counts=True)
-    ax = _axes(ax, f'Ratings in {data.name}', 'rating (stars)', 'share of ratings (%)')
-    if len(values) > 20:
-        ax.hist(data.rating, bins=30, weights=np.full(len(data), 100 / len(data)), color='0.4')
-        return ax
-    ax.bar(values, 100 * counts / max(len(data), 1), width=0.8 * np.diff(values).min(initial=1), color='0.4')
-    ax.set_xticks(values)
-    return ax
-
-# %% ../nbs/01_data.ipynb #fda2a9a3
-def plot_activity(
-    data: Interactions,  # Any ratings
-    ax: plt.Axes | None = None,  # Where to draw; None for a new figure
-) -> plt.Axes:  # The axes
-    "Draw a histogram of the ratings per user, on a logarithmic scale if they differ by more than ten times"
-    counts = np.diff(data.offsets)[1:]  # (U,) without row 0
-    counts = counts[counts > 0]
-    median = np.median(counts) if len(counts) else 0
-    ax = _axes(ax, f'Activity in {data.name} (dashed: median {median:g})', 'ratings of a user', 'users')
-    if not len(counts): return ax
-    low, high = counts.min(), counts.max() + 1
-    wide = high > 10 * low
-    bins = np.geomspace(low, high, 25) if wide else np.linspace(low, high, 25)
-    ax.hist(counts, bins=bins, color='0.7', edgecolor='0.3')
-    ax.axvline(median, color='black', linestyle='--')
-    if wide:
-        ticks = [t for t in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000) if low <= t <= high]
-        ax.set_xscale('log')
-        ax.set_xticks(ticks, [str(t) for t in ticks])
-        ax.set_xticks([], minor=True)
-    return ax
-
-# %% ../nbs/01_data.ipynb #df1c27b7
-def plot_popularity(
-    data: Interactions,  # Any ratings
-    ax: plt.Axes | None = None,  # Where to draw; None for a new figure
-) -> plt.Axes:  # The axes
-    "Draw the share of all ratings that the most popular items have, cumulated"
-    counts = np.sort(np.bincount(data.item, minlength=len(data.items))[1:])[::-1]  # (M,) most popular first
-    share = 100 * np.cumsum(counts) / max(counts.sum(), 1)
-    items = 100 * np.arange(1, len(counts) + 1) / max(len(counts), 1)
-    ax = _axes(ax, f'Popularity in {data.name}', 'items, most popular first (%)', 'share of ratings (%)')
-    ax.plot(np.r_[0, items], np.r_[0, share], color='black', label='as rated')
-    ax.plot([0, 100], [0, 100], color='0.5', linestyle='--', label='if all were equal')
-    ax.legend(frameon=False, loc='lower right')
-    return ax

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['split_ratings', 'latest_ratings', 'rating_times', 'check_each', 'make_history', 'UserError', 'KnownUsers',
            'year_range', 'RecommendableItems', 'profile_row', 'profile_rows', 'question_times', 'Predictor',
-           'is_hub_name', 'hub_errors', 'load_parts', 'Recommender', 'model_card']
+           'is_hub_name', 'hub_errors', 'load_parts', 'Recommender']
 
 # %% ../nbs/10a_recommender.ipynb #d4a7785a
 import json
@@ -32,7 +32,7 @@ from .saving import check_files, save_model
 from .evaluation import interpret_scores
 from .explain import explain_score
 from .pipeline import Run, choose_device
-from .runs import load_model, run_metadata, same_vocabularies, training_counts
+from .runs import load_model, model_card, run_metadata, same_vocabularies, training_counts
 from .titles import TitleIndex
 
 # %% ../nbs/10a_recommender.ipynb #5e48ff34
@@ -108,6 +108,7 @@ class UserError(BSTError, KeyError):
     "Unknown user"
     def __str__(self): return self.args[0]  # a KeyError would quote it
 
+# %% ../nbs/10a_recommender.ipynb #3be78379
 class KnownUsers:
     "Histories of the users in the data"
     def __init__(self,
@@ -141,8 +142,9 @@ class KnownUsers:
         found = []
         for n, row in enumerate(rows.tolist()):
             mine = slice(data.offsets[row], data.offsets[row + 1])
-            item, profile = np.array(data.item[mine], np.int64), tuple(profiles[n]) if profiles else ()
-            found.append(History(item, np.array(data.rating[mine]), np.array(data.timestamp[mine]), row, profile))
+            item, rating, time = (np.array(x[mine]) for x in (data.item, data.rating, data.timestamp))
+            profile = tuple(profiles[n]) if profiles else ()
+            found.append(History(item.astype(np.int64), rating, time, row, profile))
         return found
 
     def history(self,
@@ -281,7 +283,8 @@ class Predictor:
         history = self.history(history, profile)
         if len(rows) == 0: return self.index.table(rows)
         model = self.network
-        scores = {answer: model.score_items([history], rows, at, answer=answer)[0] for answer in model.config.answers}
+        answers = model.config.answers
+        scores = {answer: model.score_items([history], rows, at, answer=answer)[0] for answer in answers}
         return self.index.table(rows, **interpret_scores(scores, model.config))
 
     def explain(self,
@@ -299,7 +302,8 @@ class Predictor:
         reasons = explain_score(self.network, history, row, at, by)
         largest_first = np.argsort(-reasons.effect.abs().to_numpy(), kind='stable')[:k]
         chosen = reasons.iloc[largest_first]
-        table = self.index.table(history.item[largest_first], **{name: chosen[name].to_numpy() for name in chosen})
+        columns = {name: chosen[name].to_numpy() for name in chosen}
+        table = self.index.table(history.item[largest_first], **columns)
         table.attrs = dict(self.predict(history, [item], at=at).iloc[0], **reasons.attrs)
         return table
 
@@ -404,7 +408,8 @@ class Recommender(Predictor, ModelHubMixin):
         for size in sizes: check_at_least('k', size)
         rows, answers = self.best_rows(histories, int(max(sizes)), allowed, by, at, exact)
         counts = np.minimum(np.count_nonzero(rows, 1), sizes)
-        return [self.index.table(rows[n, :count], **{name: answer[n, :count] for name, answer in answers.items()})
+        def columns(n, count): return {name: answer[n, :count] for name, answer in answers.items()}
+        return [self.index.table(rows[n, :count], **columns(n, count))
                 for n, count in enumerate(counts)]
 
     def recommend(self,
@@ -458,51 +463,6 @@ def recommend_many(self: Recommender,
     rows, rank, user, *_ = (flat.pop(name)[listed] for name in ('row', 'rank', 'user'))
     columns = dict(user=[names[n] for n in user], rank=rank) | self.index.columns(rows)
     return pd.DataFrame(columns | {name: answer[listed] for name, answer in flat.items()})
-
-# %% ../nbs/10a_recommender.ipynb #71a0e031
-def _markdown(scores):
-    "Write the scores of the test part as a table in Markdown"
-    scores = scores[scores.part == 'test'].dropna(axis=1, how='all').drop(columns=['protocol', 'part'])
-    def cell(value): return f'{value:.4f}' if isinstance(value, float) else str(value)
-    def line(values): return '| ' + ' | '.join(map(cell, values)) + ' |'
-    rows = [line(row) for row in scores.itertuples(index=False)]
-    return '\n'.join([line(scores.columns), '|' + '---|' * scores.shape[1], *rows])
-
-_CARD_END = '''```python
-from bst_nbdev.recommender import Recommender
-Recommender.load('this folder, or its name on the Hub').recommend([('title or id', 5), ('another', 2)])
-```
-
-Users need not be known: the model reads the ratings that it is given, and a profile may be left out. So may
-the moment of the question (`at`), which then counts as unknown. A model with two answers ranks by both
-(`by='liked'`: what will come next and be rated well), by what comes next (`by='next'`) or by the expected
-rating (`by='rating'`); a model with one answer ranks by that.
-
-The model has learned from the users of these data, so its predictions need not hold for other groups of
-users. It recommends no items without training ratings, and it prefers what was popular at that time. The
-ratings are not part of this folder; their licence decides what the model may be used for.
-'''
-
-# %% ../nbs/10a_recommender.ipynb #f8bcd460
-def model_card(
-    metadata: dict,  # Result of `run_metadata`
-) -> str:  # Markdown
-    "Write the model card of a run"
-    recipe, data = metadata['recipe'], metadata['data']
-    return f'''---
-library_name: bst_nbdev
-tags: [recommendation, behavior-sequence-transformer]
----
-# Behavior Sequence Transformer ({recipe['preset']}) on {data['name']}
-
-Trained on {metadata['parts']['train']:,} of {data['ratings']:,} ratings
-by {data['users']:,} users of {data['items']:,} items.
-Epoch {metadata['best_epoch']} of {metadata['epochs']} was the best on validation.
-Scores on the test part, which was used once, by the protocol `{recipe['protocol']}` (seed {recipe['seed']}):
-
-{_markdown(pd.DataFrame(metadata['scores']))}
-
-{_CARD_END}'''
 
 # %% ../nbs/10a_recommender.ipynb #d9424c49
 @patch

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RUN_FILE', 'data_counts', 'run_metadata', 'free_folder', 'check_output_folder', 'training_counts', 'save_run',
-           'load_model', 'same_vocabularies', 'read_training_log', 'load_run', 'data_fingerprint', 'create_run_folder',
-           'mark_finished', 'load_unfinished', 'check_same_data', 'finish_run', 'discard_run']
+           'load_model', 'same_vocabularies', 'read_training_log', 'load_run', 'model_card', 'data_fingerprint',
+           'create_run_folder', 'mark_finished', 'load_unfinished', 'check_same_data', 'finish_run', 'discard_run']
 
 # %% ../nbs/09a_runs.ipynb #09c00005
 import json
@@ -171,6 +171,51 @@ def load_run(
                               "(its checksum differs): give the same data with --data")
     split = recipe.split(interactions, model.config)
     return Run(recipe, interactions, split, model, log, table, seconds, where)
+
+# %% ../nbs/09a_runs.ipynb #71a0e031
+def _markdown(scores):
+    "Write the scores of the test part as a table in Markdown"
+    scores = scores[scores.part == 'test'].dropna(axis=1, how='all').drop(columns=['protocol', 'part'])
+    def cell(value): return f'{value:.4f}' if isinstance(value, float) else str(value)
+    def line(values): return '| ' + ' | '.join(map(cell, values)) + ' |'
+    rows = [line(row) for row in scores.itertuples(index=False)]
+    return '\n'.join([line(scores.columns), '|' + '---|' * scores.shape[1], *rows])
+
+_CARD_END = '''```python
+from bst_nbdev.recommender import Recommender
+Recommender.load('this folder, or its name on the Hub').recommend([('title or id', 5), ('another', 2)])
+```
+
+Users need not be known: the model reads the ratings that it is given, and a profile may be left out. So may
+the moment of the question (`at`), which then counts as unknown. A model with two answers ranks by both
+(`by='liked'`: what will come next and be rated well), by what comes next (`by='next'`) or by the expected
+rating (`by='rating'`); a model with one answer ranks by that.
+
+The model has learned from the users of these data, so its predictions need not hold for other groups of
+users. It recommends no items without training ratings, and it prefers what was popular at that time. The
+ratings are not part of this folder; their licence decides what the model may be used for.
+'''
+
+# %% ../nbs/09a_runs.ipynb #f8bcd460
+def model_card(
+    metadata: dict,  # Result of `run_metadata`
+) -> str:  # Markdown
+    "Write the model card of a run"
+    recipe, data = metadata['recipe'], metadata['data']
+    return f'''---
+library_name: bst_nbdev
+tags: [recommendation, behavior-sequence-transformer]
+---
+# Behavior Sequence Transformer ({recipe['preset']}) on {data['name']}
+
+Trained on {metadata['parts']['train']:,} of {data['ratings']:,} ratings
+by {data['users']:,} users of {data['items']:,} items.
+Epoch {metadata['best_epoch']} of {metadata['epochs']} was the best on validation.
+Scores on the test part, which was used once, by the protocol `{recipe['protocol']}` (seed {recipe['seed']}):
+
+{_markdown(pd.DataFrame(metadata['scores']))}
+
+{_CARD_END}'''
 
 # %% ../nbs/09a_runs.ipynb #790a0002
 def data_fingerprint(

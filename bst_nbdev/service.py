@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['MAX_RATINGS', 'MAX_ITEMS', 'MAX_K', 'MAX_TEXT', 'MAX_BYTES', 'Integer', 'Number', 'Flag', 'Text', 'Identifier',
-           'Count', 'Year', 'CONTENT_POLICY', 'PAGE_HEADERS', 'Overloaded', 'Batcher', 'StrictModel', 'RatingIn',
-           'UserSpec', 'PredictRequest', 'RecommendRequest', 'ExplainRequest', 'error_response', 'validation_message',
-           'add_errors', 'MaxBodySize', 'score_batch', 'json_value', 'records', 'user_history', 'Service',
-           'add_lookups', 'add_questions', 'PageFiles', 'add_pages', 'make_app', 'check_address', 'is_loopback']
+           'Moment', 'Count', 'Year', 'CONTENT_POLICY', 'PAGE_HEADERS', 'Overloaded', 'Batcher', 'StrictModel',
+           'RatingIn', 'UserSpec', 'QuestionSpec', 'PredictRequest', 'RecommendRequest', 'ExplainRequest',
+           'error_response', 'validation_message', 'add_errors', 'MaxBodySize', 'Question', 'answer_batch', 'records',
+           'list_items', 'judge_items', 'explain_items', 'asked_by', 'Service', 'add_lookups', 'add_questions',
+           'PageFiles', 'add_pages', 'make_app', 'check_address', 'is_loopback']
 
 # %% ../nbs/12_service.ipynb #a0b2026f
 import asyncio
@@ -19,13 +20,16 @@ from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.resources import files
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from . import __version__
-from .core import BSTError, ConfigError, check_at_least, logger, require_extra
+from .core import BSTError, ConfigError, check_at_least, check_choice, logger, require_extra
+from .data import parse_time
 from .packing import History
+from .top_items import ranked_by_choices
 from .evaluation import interpret_scores
 from .titles import ItemError
 from .recommender import Recommender, UserError
@@ -106,6 +110,7 @@ Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Flag = Annotated[bool, Field(strict=True)]
 Text = Annotated[str, Field(strict=True, min_length=1, max_length=MAX_TEXT)]
 Identifier = Integer | Text  # an id, or a title
+Moment = Integer | Number | Text  # seconds since 1970, or a date
 Count = Annotated[int, Field(strict=True, ge=1, le=MAX_K)]
 Year = Annotated[int, Field(strict=True, ge=0, le=9999)]
 
@@ -134,13 +139,19 @@ class UserSpec(StrictModel):
         return self
 
 # %% ../nbs/12_service.ipynb #6f62cd96
-class PredictRequest(UserSpec):
-    "Items whose ratings are to be predicted for a user"
+class QuestionSpec(UserSpec):
+    "User and moment of a question"
+    at: Moment | None = Field(None, description='seconds since 1970, or a date; if missing, unknown')
+
+class PredictRequest(QuestionSpec):
+    "Items about which the model is asked, for a user"
     items: list[Identifier] = Field(min_length=1, max_length=MAX_ITEMS, description='ids or titles')
 
-class RecommendRequest(UserSpec):
-    "Length and filters of a list of recommendations"
+class RecommendRequest(QuestionSpec):
+    "Length, order and filters of a list of recommendations"
     k: Count = Field(10, description='number of items')
+    by: Text | None = Field(None, description='order of the list, such as liked, next or rating; see /health')
+    exact: Flag = Field(False, description='judge all items, not only the likeliest few hundred')
     exclude_seen: Flag = Field(True, description='leave out what the user has rated')
     genres: list[Text] | None = Field(
         None, min_length=1, max_length=50, description='only items of one of these genres')
@@ -148,10 +159,11 @@ class RecommendRequest(UserSpec):
     min_ratings: Annotated[int, Field(strict=True, ge=0, le=2**53)] = Field(
         0, description='only items with at least this many ratings in training')
 
-class ExplainRequest(UserSpec):
-    "Item whose prediction is to be explained"
+class ExplainRequest(QuestionSpec):
+    "Item whose place in the list is to be explained"
     item: Identifier = Field(description='id, or title')
     k: Count = Field(10, description='number of ratings to show')
+    by: Text | None = Field(None, description='what is explained: liked, next or rating; see /health')
 
 # %% ../nbs/12_service.ipynb #08fabcc8
 def error_response(
@@ -168,9 +180,9 @@ def validation_message(
 ) -> str:  # One line
     "Describe the first problem of a request and its field"
     problems = error.errors()
-    def misleading(problem): return problem['type'] == 'int_type' and isinstance(problem.get('input'), str)
+    def misleading(p): return p['type'] in ('int_type', 'float_type') and isinstance(p.get('input'), str)
     first = next((problem for problem in problems if not misleading(problem)), problems[0])
-    internal = 'body', 'constrained-int', 'constrained-str'
+    internal = 'body', 'constrained-int', 'constrained-float', 'constrained-str'
     field = '.'.join(str(part) for part in first['loc'] if part not in internal)
     message = first['msg'].removeprefix('Value error, ')
     return f'{field}: {message}' if field else message
@@ -224,42 +236,84 @@ class MaxBodySize:
         await self.app(scope, receive_whole, send)
 
 # %% ../nbs/12_service.ipynb #ffcd597d
-def score_batch(
+class Question(NamedTuple):
+    "Question to the model"
+    kind: object  # Function (recommender, questions, *settings) -> answers, for questions with equal settings
+    settings: tuple = ()  # What is common to questions that are answered together
+    history: History | None = None  # What the user rated
+    at: int | None = None  # Time of the question in seconds since 1970; None: unknown
+    about: object = None  # Items, and how many of them
+
+def answer_batch(
     recommender: Recommender,  # Model and catalogue
-    requests: list[tuple],  # Pairs (history, render); where history is None, `render` takes no scores
-) -> list:  # Result of each `render`
-    "Score the histories of a batch in one call, and render each answer"
-    items = np.arange(len(recommender.index.words))
-    histories = [history for history, _ in requests if history is not None]
-    scores = iter(recommender.network.score_items(histories, items) if histories else [])
-    return [render() if history is None else render(next(scores)) for history, render in requests]
+    questions: list[Question],  # Those of a batch
+) -> list:  # Their answers, in the same order
+    "Answer the questions of a batch, those of one kind and with equal settings together"
+    groups, answers = {}, {}
+    for n, question in enumerate(questions):
+        groups.setdefault((question.kind, question.settings), []).append(n)
+    for (kind, settings), numbers in groups.items():
+        answers.update(zip(numbers, kind(recommender, [questions[n] for n in numbers], *settings)))
+    return [answers[n] for n in range(len(questions))]
 
 # %% ../nbs/12_service.ipynb #6fb04707
-def json_value(
-    value,  # A NumPy scalar, or anything else
-):  # The same value as a Python object
-    "Convert a NumPy scalar to the Python type that JSON can hold"
-    return value.item() if isinstance(value, np.generic) else value
-
 def records(
     table,  # DataFrame of items with answers
 ) -> list[dict]:  # One per row, ready for JSON
     "Convert a table to a list of rows; columns p(1), p(2), … become one list named distribution"
-    columns = [column for column in table if column.startswith('p(')]
-    rows = table.drop(columns=columns).to_dict('records')
-    if columns:
-        for row, values in zip(rows, table[columns].to_numpy()):
-            row['distribution'] = [round(float(value), 5) for value in values]
-    return [{name: json_value(value) for name, value in row.items()} for row in rows]
+    by_value = [name for name in table if name.startswith('p(')]
+    columns = {name: table[name].tolist() for name in table if name not in by_value}
+    if by_value: columns['distribution'] = table[by_value].to_numpy().round(5).tolist()
+    return [dict(zip(columns, values)) for values in zip(*columns.values())]
+
+# %% ../nbs/12_service.ipynb #ffcd5971
+def list_items(
+    recommender: Recommender,  # Model and catalogue
+    questions: list[Question],  # Each about (number of items, items that may be listed (bool, [M]))
+    by: str,  # Order of the lists
+    exact: bool,  # Whether all items are judged
+) -> list:  # Rows of each list, best first
+    "List the best items for the users of some questions"
+    _, _, histories, times, about = map(list, zip(*questions))
+    lengths, allowed = zip(*about)
+    tables = recommender.recommend_batch(histories, lengths, np.stack(allowed), by, times, exact)
+    return [records(table) for table in tables]
+
+def judge_items(
+    recommender: Recommender,  # Model and catalogue
+    questions: list[Question],  # Each about rows of items (int, [n])
+) -> list:  # Rows of each question, in the order of its items
+    "Compute all answers of the model for the items of some questions"
+    _, _, histories, times, about = map(list, zip(*questions))
+    network, items = recommender.network, np.unique(np.concatenate(about))
+    scores = {one: network.score_items(histories, items, times, answer=one) for one in network.config.answers}
+    answers = interpret_scores(scores, network.config)                             # each (B, items)
+    found = []
+    for n, rows in enumerate(about):
+        own = {name: values[n, np.searchsorted(items, rows)] for name, values in answers.items()}
+        found.append(records(recommender.index.table(rows, **own)))
+    return found
+
+def explain_items(
+    recommender: Recommender,  # Model and catalogue
+    questions: list[Question],  # Each about (item, number of ratings to show)
+    by: str,  # Which answer is explained
+) -> list:  # {"by": that answer, "about": all answers for the item, "items": ratings that moved it}
+    "Explain the model's answers for the items of some questions"
+    def explanation(kind, settings, history, at, about):
+        table = recommender.explain(history, *about, by, at)
+        return dict(by=by, about=records(pd.DataFrame([table.attrs]))[0], items=records(table))
+    return [explanation(*question) for question in questions]
 
 # %% ../nbs/12_service.ipynb #bec24049
-def user_history(
+def asked_by(
     recommender: Recommender,  # Model and catalogue
-    spec: UserSpec,  # User of a request
-) -> History:  # What the model reads
-    "Build the history of a known or a new user"
-    if spec.ratings is None: return recommender.history(spec.user, spec.profile)
-    return recommender.history([(rated.item, rated.rating) for rated in spec.ratings], spec.profile)
+    request: QuestionSpec,  # User and moment
+) -> tuple[History, int | None]:  # What the model reads, and the time of the question; None: unknown
+    "Build the history of a known or a new user, and parse the moment of a question"
+    given = [(one.item, one.rating) for one in request.ratings or []]
+    history = recommender.history(given if request.user is None else request.user, request.profile)
+    return history, parse_time(request.at, 'at')
 
 # %% ../nbs/12_service.ipynb #f7825e7b
 class Service:
@@ -270,18 +324,18 @@ class Service:
         timeout: float = 20.,  # Seconds that a request may wait
     ):
         self.recommender, self.max_waiting, self.timeout = recommender, max_waiting, timeout
+        self.orders = ranked_by_choices(recommender.network.config)
         self.open()
 
     def open(self):
         "Start the model's thread"
-        self.batcher = Batcher(partial(score_batch, self.recommender), self.max_waiting)
+        self.batcher = Batcher(partial(answer_batch, self.recommender), self.max_waiting)
 
-    async def submit(self,
-        history: History | None,  # None if `render` takes no scores
-        render,  # Function of the scores (M, K) of the history
-    ):  # What `render` returned
-        "Queue a request and wait for its answer"
-        answer = asyncio.wrap_future(self.batcher.submit((history, render)))
+    async def ask(self,
+        make_question,  # Function () -> `Question`, or an error
+    ):  # The answer
+        "Make a question, queue it, and wait for its answer"
+        answer = asyncio.wrap_future(self.batcher.submit(await asyncio.to_thread(make_question)))
         try: return await asyncio.wait_for(answer, self.timeout)
         except TimeoutError:
             raise Overloaded(f'no answer within {self.timeout:g} seconds: try again in a moment') from None
@@ -289,33 +343,34 @@ class Service:
     async def predict(self,
         request: PredictRequest,  # User and items
     ) -> dict:  # {"items": one row for each item}
-        "Predict the user's ratings of some items"
-        index, config = self.recommender.index, self.recommender.network.config
-        rows = await asyncio.to_thread(lambda: np.array([index.row(item) for item in request.items]))
-        history = await asyncio.to_thread(user_history, self.recommender, request)
-        def render(scores): return records(index.table(rows).assign(**interpret_scores(scores[rows], config)))
-        return dict(items=await self.submit(history, render))
+        "Compute the model's answers for some items"
+        def question():
+            rows = np.array([self.recommender.index.row(item) for item in request.items])
+            return Question(judge_items, (), *asked_by(self.recommender, request), rows)
+        return dict(items=await self.ask(question))
 
     async def recommend(self,
-        request: RecommendRequest,  # User, length and filters
+        request: RecommendRequest,  # User, length, order and filters
     ) -> dict:  # {"items": at most k rows, best first}
         "List the best items for the user"
-        history = await asyncio.to_thread(user_history, self.recommender, request)
-        allowed = self.recommender.items.allowed(request.genres, request.years, request.min_ratings)
-        def render(scores):
-            best = self.recommender.top_items(scores, history, request.k, allowed, request.exclude_seen)
-            return records(best)
-        return dict(items=await self.submit(history, render))
+        def question():
+            by = check_choice('by', request.by or self.orders[0], self.orders)
+            history, at = asked_by(self.recommender, request)
+            seen = history if request.exclude_seen else None
+            allowed = self.recommender.items.allowed(request.genres, request.years, request.min_ratings, seen)
+            return Question(list_items, (by, request.exact), history, at, (request.k, allowed))
+        return dict(items=await self.ask(question))
 
     async def explain(self,
         request: ExplainRequest,  # User and item
-    ) -> dict:  # {"about": prediction of the item, "items": ratings that moved it}
-        "Show how the user's ratings moved the prediction of an item"
-        history = await asyncio.to_thread(user_history, self.recommender, request)
-        await asyncio.to_thread(self.recommender.index.row, request.item)  # refuse unknown items at once
-        table = await self.submit(None, lambda: self.recommender.explain(history, request.item, request.k))
-        about = {name: json_value(value) for name, value in table.attrs.items() if not name.startswith('p(')}
-        return dict(about=about, items=records(table))
+    ) -> dict:  # As `explain_items` makes it
+        "Show how the user's ratings moved an answer for an item"
+        def question():
+            by = check_choice('by', request.by or self.orders[0], self.orders)
+            self.recommender.index.row(request.item)                       # refuse unknown items at once
+            asked = asked_by(self.recommender, request)
+            return Question(explain_items, (by,), *asked, (request.item, request.k))
+        return await self.ask(question)
 
 # %% ../nbs/12_service.ipynb #a2268a07
 def add_lookups(
@@ -330,9 +385,9 @@ def add_lookups(
     async def health() -> dict:
         "Describe the model, its data and the queue"
         return dict(status='ok', data=catalogue.name, items=config.items - 1, users=config.users - 1,
-                    objective=config.objective, preset=recommender.metadata['recipe']['preset'],
-                    rating_values=catalogue.rating_values, genres=catalogue.genre_names,
-                    waiting=service.batcher.waiting.qsize())
+                    answers=config.answers, ranked_by=service.orders,
+                    preset=recommender.metadata['recipe']['preset'], rating_values=catalogue.rating_values,
+                    genres=catalogue.genre_names, waiting=service.batcher.waiting.qsize())
 
     @app.get('/items')
     async def items(query: Annotated[str, Query(max_length=MAX_TEXT)] = '',
@@ -351,7 +406,7 @@ def add_questions(
     "Add the routes that need the model"
     @app.post('/predict')
     async def predict(request: PredictRequest) -> dict:
-        "Predict a user's ratings of some items"
+        "Answer for some items: how likely each is next, and what the user would rate it"
         return await service.predict(request)
 
     @app.post('/recommend')
@@ -361,7 +416,7 @@ def add_questions(
 
     @app.post('/explain')
     async def explain(request: ExplainRequest) -> dict:
-        "Show how a user's ratings moved the prediction of an item"
+        "Show how a user's ratings moved the model's answer for an item"
         return await service.explain(request)
     return app
 

@@ -1,8 +1,8 @@
-"""Analyse trained models: significance, ensembles, calibration, and users that training has not seen.
+"""Analyse trained models: significance, ensembles, calibration, and seeds on one split.
 
     python experiments/reproduce.py --suite results --seeds 0 1 2 --runs runs/experiments   # first
     python experiments/compare.py --runs runs/experiments --data ml-1m
-    python experiments/compare.py --runs runs/experiments --data ml-1m --only unknown_users
+    python experiments/compare.py --runs runs/experiments --data ml-1m --only one_split
 
 Each job writes the file of its name under results/. All but the last use `leave-last-out`, whose split is
 the same for every seed: one test rating for each user.
@@ -11,8 +11,6 @@ the same for every seed: one test rating for each user.
   paired bootstrap over users
 - ensemble: the mean of the distributions of all seeds
 - calibration: how often each rating occurred, by the probability that was predicted for it
-- unknown_users: a tenth of the users is kept out of training; their last rating is predicted from the
-  ten before it, or from the whole chunk
 - one_split: for protocols that draw their split at random, models that differ only in the seed of weights
   and order (the split is that of seed 0), and the mean of their distributions; --protocol and --length
   select jobs, and other rows stay
@@ -27,8 +25,7 @@ import torch
 
 from bst_nbdev.core import atomic_path, device_name, seed_everything, show_progress, source_commit
 from bst_nbdev.prepared import load
-from bst_nbdev.splits import Split, make_split
-from bst_nbdev.packing import Chunks, PackedBatches
+from bst_nbdev.splits import make_split
 from bst_nbdev.presets import build_model
 from bst_nbdev.training import predict
 from bst_nbdev.evaluation import fit_baseline, fit_model, init_from_split, point_estimate, rating_scores
@@ -36,14 +33,13 @@ from bst_nbdev.pipeline import Recipe
 from bst_nbdev.runs import load_run
 from reproduce import merge
 
-PROTOCOL = 'leave-last-out'
+PROTOCOL, PRESET = 'leave-last-out', 'rating'
 RESAMPLES = 10_000  # of the bootstrap
-SHORT = 10  # ratings of a short history
 MEASURES = ('mae', 'mae_mean', 'rmse')
 
 # jobs of one_split: (protocol, preset, length, step)
-ONE_SPLIT = [('random-ratings', 'fill-in', 10, 1), ('random-windows', 'two-stream', 10, 1),
-             ('random-windows', 'two-stream', 4, 2)]
+ONE_SPLIT = [('random-ratings', 'fill-in', 10, 1), ('random-windows', PRESET, 10, 1),
+             ('random-windows', PRESET, 4, 2)]
 
 def train_on(data, recipe, split):
     "Train a model on a given split; return it with its batches"
@@ -56,14 +52,14 @@ def train_on(data, recipe, split):
     return model, batches
 
 def predict_in_order(model, batches):
-    "Return logits and labels in the order of the row numbers"
-    logits, labels = predict(model, batches)
+    "Return logits of the ratings, and labels, in the order of the row numbers"
+    predictions, labels = predict(model, batches)
     order = torch.from_numpy(batches.target_rows().argsort())
-    return logits[order], labels[order]
+    return model.config.by_answer(predictions)['rating'][order], labels[order]
 
 def load_seeds(args, data):
     "Load the run of each seed; return (model, logits, labels) on the test part"
-    folders = sorted(args.runs.glob(f'{data.name}-{PROTOCOL}-two-stream-10-*'))
+    folders = sorted(args.runs.glob(f'{data.name}-{PROTOCOL}-{PRESET}-10-*'))
     if not folders:
         raise SystemExit(f'no runs by {PROTOCOL} in {args.runs}: '
                          f'run experiments/reproduce.py --suite results --runs {args.runs} first')
@@ -112,7 +108,7 @@ def ensemble(args, data):
     "Score the mean of the distributions of all seeds"
     models = load_seeds(args, data)
     mixed = torch.stack([logits.softmax(-1) for _, logits, _ in models]).mean(0).log()
-    name, values = f'BST (two-stream), ensemble of {len(models)}', models[0][0].config.rating_values
+    name, values = f'BST ({PRESET}), ensemble of {len(models)}', models[0][0].config.rating_values
     yield score(data, name, mixed, models[0][2], values, seeds=len(models))
 
 def calibration(args, data, parts=10):
@@ -125,36 +121,6 @@ def calibration(args, data, parts=10):
             yield dict(dataset=data.name, protocol=PROTOCOL, rating=value,
                        probability=probability[rows, k].mean().item(),
                        frequency=occurred[rows, k].mean().item(), answers=len(rows))
-
-def unknown_users(args, data):
-    "Test a model on users that training has not seen, and on known users with and without their id"
-    whole = make_split(data, PROTOCOL)
-    held_out = np.random.default_rng(0).random(len(data.users)) < .1
-
-    def known(rows):
-        return rows[~held_out[data.user[rows]]]
-
-    split = Split(PROTOCOL, known(whole.train), known(whole.validation), whole.test)
-    recipe = Recipe(str(args.data), protocol=PROTOCOL, epochs=args.epochs)
-    model, batches = train_on(data, recipe, split)
-    trained_ids = model.streams.user.id.known.clone()
-    assert not trained_ids[torch.from_numpy(held_out)].any(), 'the model knows users that were kept out'
-    c, head = model.config, model.head
-    groups = {'unknown': whole.test[held_out[data.user[whole.test]]], 'known': known(whole.test)}
-    histories = {f'last {SHORT}': dict(chunk=1, min_history=SHORT),
-                 'the whole chunk': dict(chunk=c.chunk, min_history=c.min_history)}
-    names = {('unknown', True): 'an unknown user', ('known', False): 'a known user',
-             ('known', True): 'a known user, id hidden'}
-    for group, rows in groups.items():
-        for history, settings in histories.items():
-            chunks = Chunks(data, rows, visibility=c.visibility, tensors=batches['test'].chunks.tensors, **settings)
-            for hidden in (False, True) if group == 'known' else (True,):
-                for table in (model.streams.user.id, head.user_bias, head.user_factors):
-                    table.known.copy_(trained_ids & (not hidden))
-                user = names[group, hidden]
-                answers = predict_in_order(model, PackedBatches(chunks, 4096))
-                yield score(data, 'BST (two-stream)', *answers, c.rating_values, user=user, history=history,
-                            users=len(rows))
 
 def one_split(args, data):
     "Score models of several seeds on the same split, and the mean of their distributions"
@@ -172,8 +138,7 @@ def one_split(args, data):
         yield score(data, f'BST ({preset}), ensemble of {args.seeds}', mixed.log(), labels, values,
                     seeds=args.seeds, **job)
 
-JOBS = dict(significance=significance, ensemble=ensemble, calibration=calibration,
-            unknown_users=unknown_users, one_split=one_split)
+JOBS = dict(significance=significance, ensemble=ensemble, calibration=calibration, one_split=one_split)
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
@@ -185,7 +150,7 @@ def main():
     parser.add_argument('--out', type=Path, default=Path('results'),
                         help='folder for the result files (default: %(default)s)')
     parser.add_argument('--only', choices=JOBS, help='run one job only')
-    parser.add_argument('--epochs', type=int, help="of unknown_users and one_split (default: the preset's)")
+    parser.add_argument('--epochs', type=int, help="of one_split (default: the preset's)")
     parser.add_argument('--protocol', choices=sorted({job[0] for job in ONE_SPLIT}),
                         help='of one_split: run this one only')
     parser.add_argument('--length', type=int, choices=sorted({job[2] for job in ONE_SPLIT}),

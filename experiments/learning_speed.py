@@ -72,7 +72,7 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data', default='ml-1m',
                         help='a MovieLens name, a .zip or a folder (default: %(default)s)')
-    parser.add_argument('--preset', default='two-stream', help='which model (default: %(default)s)')
+    parser.add_argument('--preset', default='rating', help='which model (default: %(default)s)')
     parser.add_argument('--epochs', type=int, nargs='+', default=[1, 4],
                         help='lengths of the schedules (default: 1 and 4)')
     parser.add_argument('--every', type=int, default=100,

@@ -25,7 +25,8 @@ def measure(args, data, variant):
     recipe = Recipe(str(args.data), args.preset, args.protocol,
                     epochs=args.epochs, seed=args.seed, **VARIANTS[variant])
     run = train(recipe, data, args.device, baselines=())
-    scores, epochs = run.table.set_index('part'), run.training_log
+    scores = run.table[run.table.moment != 'unknown'].set_index('part')
+    epochs = run.training_log
     seconds = epochs.seconds.iloc[1:] if len(epochs) > 1 else epochs.seconds
     columns = {f'{part}_{metric}': scores[metric][part] for part in ('validation', 'test')
                for metric in ('mae_mean', 'mae', 'rmse')}
@@ -38,7 +39,7 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data', default='ml-1m',
                         help='a MovieLens name, a .zip or a folder (default: %(default)s)')
-    parser.add_argument('--preset', default='two-stream', help='which model (default: %(default)s)')
+    parser.add_argument('--preset', default='rating', help='which model (default: %(default)s)')
     parser.add_argument('--protocol', default='temporal', help='how to split (default: %(default)s)')
     parser.add_argument('--epochs', type=int, help="at most (default: the preset's)")
     parser.add_argument('--variants', nargs='+', default=list(VARIANTS), choices=VARIANTS,

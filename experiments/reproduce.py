@@ -31,7 +31,8 @@ from bst_nbdev.pipeline import Recipe, train
 from bst_nbdev.runs import check_output_folder, save_run
 
 COLUMNS = ['dataset', 'protocol', 'model', 'sequence_length', 'step', 'seed', 'part', 'moment', *METRICS,
-           *RANKING, 'epochs', 'best_epoch', 'parameters', 'train_seconds', 'device', 'commit', 'versions', 'data_sha256']
+           *RANKING, 'epochs', 'best_epoch', 'parameters', 'train_seconds', 'device', 'commit', 'versions',
+           'data_sha256']
 KEY = ['dataset', 'protocol', 'model', 'sequence_length', 'step', 'seed']
 LIBRARIES = ('python', 'torch', 'numpy', 'scikit-surprise')
 SIMPLE = ('SVD', 'user + item bias', 'global mean')
@@ -64,7 +65,8 @@ COMPARED += [(protocol, name, PRESETS[name].model['sequence_length'], 1)
              for protocol, _, _ in OTHERS for name in PUBLISHED]
 COMPARED += [('random-windows', name, length, step) for _, length, step in WINDOWS for name in PUBLISHED]
 
-LENGTHS = {'both': 16, 'rating': 16, 'single-sequence': 16, 'pytorch': 10, 'keras': 4, **dict.fromkeys(SIMPLE, 16)}
+LENGTHS = {'both': 16, 'rating': 16, 'single-sequence': 16, 'pytorch': 10, 'keras': 4,
+           **dict.fromkeys(SIMPLE, 16)}
 SAMPLE = [(protocol, name, length, 1) for protocol in PROTOCOLS for name, length in LENGTHS.items()]
 SAMPLE += [('random-ratings', 'fill-in', 16, 1)]
 SMALL = [(protocol, name, 10, 1) for protocol, _, _ in WINDOWS[:1] + OTHERS
@@ -101,8 +103,8 @@ def run_model(data, interactions, job, seed, quick, runs):
     run = train(recipe_of(data, job, seed, quick), interactions, 'cpu', baselines=())
     if folder: save_run(run, folder)
     parameters = run.model.summary().loc['total', 'parameters']
-    return run.table.assign(model=f'BST ({job[1]})'), dict(epochs=len(run.training_log), best_epoch=run.best_epoch,
-                                                         parameters=parameters)
+    facts = dict(epochs=len(run.training_log), best_epoch=run.best_epoch, parameters=parameters)
+    return run.table.assign(model=f'BST ({job[1]})'), facts
 
 def work(data, job, seed, threads, quick, runs):
     "Run one job; return rows of the result file for validation and test"
@@ -125,11 +127,12 @@ def work(data, job, seed, threads, quick, runs):
 def merge(path, rows):
     "Replace the rows of the same jobs in a result file, keep the others, and sort"
     if path.exists():
-        old = pd.read_csv(path)
+        old = pd.read_csv(path, dtype=dict(commit=str))
         keep = old.merge(rows[KEY].drop_duplicates(), on=KEY, how='left',
                          indicator=True)._merge == 'left_only'
         rows = pd.concat([old[keep.values], rows])
-    rows = rows.sort_values([*KEY, 'part', 'moment'], ascending=[True] * 6 + [False, True])
+    order = [name for name in (*KEY, 'part', 'moment') if name in rows]
+    rows = rows.sort_values(order, ascending=[name != 'part' for name in order])
     with atomic_path(path) as scratch: rows.to_csv(scratch, index=False, float_format='%.6g')
 
 def main():

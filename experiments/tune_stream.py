@@ -1,14 +1,16 @@
 """What each part of a preset contributes, on validation: one change at a time -> results/tried.csv.
 
     python experiments/tune_stream.py --data ml-1m --jobs 2
+    python experiments/tune_stream.py --data ml-1m --preset rating
     python experiments/tune_stream.py --data ml-1m --preset fill-in
     python experiments/tune_stream.py --only history --list
     python experiments/tune_stream.py --data sample --every 1 --quick --out tried.csv
 
-`two-stream` by `random-windows` of length 10, `fill-in` by `random-ratings`. To save time, models learn
-from every third user and are measured on them, so scores are worse than those of the results page; what
-counts are the differences. The test part is never used. A result on a third of the users need not hold
-for all of them; `--every 1` takes all users and writes a row of its own.
+`both` by `leave-last-out`, `rating` by `random-windows` of length 10, `fill-in` by `random-ratings`. To save
+time, models learn from every third user and are measured on them, so scores are worse than those of the
+results page; what counts are the differences. The test part is never used. A result on a third of the users
+need not hold for all of them; `--every 1` takes all users and writes a row of its own. What comes next is
+looked for in the whole catalogue, for 2,000 of the targets at most, with and without their moment.
 """
 import argparse
 import time
@@ -16,6 +18,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -25,12 +28,34 @@ from bst_nbdev.splits import make_split
 from bst_nbdev.presets import build_model, training_settings
 from bst_nbdev.training import TrainingConfig
 from bst_nbdev.evaluation import evaluate_model, fit_model, init_from_split
+from bst_nbdev.ranking import ModelScores, rank_targets, ranking_scores
 
-KEY = ['dataset', 'protocol', 'every', 'tried']
-PROTOCOL = {'two-stream': 'random-windows', 'fill-in': 'random-ratings'}
+KEY = ['dataset', 'protocol', 'preset', 'every', 'tried']
+PROTOCOL = {'both': 'leave-last-out', 'rating': 'random-windows', 'fill-in': 'random-ratings'}
+MAX_RANKED = 2000  # targets whose next item is looked for in the catalogue
+
+SHOWN = ('tried', 'mae', 'rmse', 'log_loss', 'next_log_loss', 'hit_rate', 'ndcg', 'hit_rate_unknown',
+         'ndcg_unknown', 'train_loss', 'train_seconds')
 
 # name: (settings of the model, settings of the training); the unchanged seeds show how much is noise
-TWO_STREAM = {
+BOTH = {
+    'as it is': ({}, {}),
+    'as it is, seed 1': ({}, dict(seed=1)),
+    'as it is, seed 2': ({}, dict(seed=2)),
+    'ratings only': (dict(objective='rating'), {}),
+    'next item only': (dict(objective='next'), {}),
+    'weight 0.3 of the next item': (dict(next_weight=.3), {}),
+    'weight 1 of the next item': (dict(next_weight=1.), {}),
+    'next item at every position': (dict(next_every=1), {}),
+    'history dropout 0.2': (dict(history_dropout=.2), {}),
+    'history dropout 0.3': (dict(history_dropout=.3), {}),
+    'weight decay 0.3 of large tables': ({}, dict(embedding_decay=.3)),
+    'weight decay 1 of large tables': ({}, dict(embedding_decay=1.)),
+    'a user table': (dict(user_table=True), {}),
+    'moments always known': (dict(moment_dropout=0.), {}),
+    'three layers': (dict(layers=3), {}),
+}
+RATING = {
     'as it is': ({}, {}),
     'as it is, seed 1': ({}, dict(seed=1)),
     'as it is, seed 2': ({}, dict(seed=2)),
@@ -77,7 +102,16 @@ FILL_IN = {
     'width 128': (dict(width=128, hidden=256), {}),
     'seven epochs': ({}, dict(epochs=7)),
 }
-TRIED = {'two-stream': TWO_STREAM, 'fill-in': FILL_IN}
+TRIED = {'both': BOTH, 'rating': RATING, 'fill-in': FILL_IN}
+
+def ranking_on(model, data, rows):
+    "HR@10 and NDCG@10 of the next item, with and without the moment"
+    rows, found = np.sort(np.random.default_rng(0).permutation(rows)[:MAX_RANKED]), {}
+    for moment in model.config.moments:
+        ranks, _ = rank_targets(ModelScores(model, data, moment=moment, ranked_by='next'), data, rows)
+        suffix = '' if moment == 'known' else f'_{moment}'
+        found |= {f'{name}{suffix}': value for name, value in ranking_scores(ranks).items() if name != 'mrr'}
+    return found
 
 def work(data, preset, name, every, threads, quick):
     "Train with one change; return a row of scores on validation"
@@ -98,28 +132,31 @@ def work(data, preset, name, every, threads, quick):
     init_from_split(model, data, split)
     start = time.perf_counter()
     epochs = fit_model(model, batches, config)
-    return dict(dataset=data.name, protocol=whole.protocol, every=every, tried=name, part='validation',
-                **evaluate_model(model, batches['validation']), train_loss=epochs.loss.iloc[-1],
+    scores = evaluate_model(model.eval(), batches['validation'])
+    seconds = round(time.perf_counter() - start, 1)
+    if 'next' in model.config.answers: scores |= ranking_on(model, data, split.validation)
+    return dict(dataset=data.name, protocol=whole.protocol, preset=preset, every=every, tried=name,
+                part='validation', **scores, train_loss=epochs.loss.iloc[-1],
                 best_epoch=int(epochs.epoch[epochs.best].iloc[-1]), epochs=len(epochs),
                 parameters=int(model.summary().loc['total', 'parameters']),
-                train_seconds=round(time.perf_counter() - start, 1), device=device_name('cpu', threads),
+                train_seconds=seconds, device=device_name('cpu', threads),
                 commit=source_commit())
 
 def merge(path, row):
     "Replace the row of the same change in a result file, and keep the others"
     rows = pd.DataFrame([row])
     if path.exists():
-        old = pd.read_csv(path)
+        old = pd.read_csv(path, dtype=dict(commit=str))
         rows = pd.concat([old[(old[KEY] != rows[KEY].iloc[0]).any(axis=1)], rows])
     with atomic_path(path) as scratch:
-        rows.sort_values([*KEY[:3], 'mae']).to_csv(scratch, index=False, float_format='%.6g')
+        rows.sort_values([*KEY[:4], 'mae']).to_csv(scratch, index=False, float_format='%.6g')
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data', default='ml-1m',
                         help='a MovieLens name, a .zip or a folder (default: %(default)s)')
-    parser.add_argument('--preset', choices=TRIED, default='two-stream',
+    parser.add_argument('--preset', choices=TRIED, default='both',
                         help='which model (default: %(default)s)')
     parser.add_argument('--out', type=Path, default=Path('results/tried.csv'),
                         help='the result file (default: %(default)s)')
@@ -144,8 +181,7 @@ def main():
                 continue
             row = done.result()
             merge(args.out, row)
-            print({name: row[name] for name in ('tried', 'mae', 'rmse', 'log_loss', 'train_loss',
-                                                'train_seconds')}, flush=True)
+            print({name: row[name] for name in SHOWN if name in row}, flush=True)
     if failed: raise SystemExit('failed:\n' + '\n'.join(failed))
 
 if __name__ == '__main__': main()

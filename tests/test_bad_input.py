@@ -30,6 +30,7 @@ from bst_nbdev.data import from_frame
 from bst_nbdev.movielens import read_movielens
 from bst_nbdev.prepared import ARRAYS, PREPARED_FILES, load_vocabularies, save_prepared, save_vocabularies
 from bst_nbdev.splits import PROTOCOLS
+from bst_nbdev.model import OBJECTIVES
 from bst_nbdev.presets import PRESETS
 from bst_nbdev.pipeline import Recipe
 from bst_nbdev.runs import create_run_folder
@@ -398,7 +399,7 @@ def test_download_where_nothing_can_be_written(fetch_from, monkeypatch):
 OPTIONS = [
     ('unknown preset', '--preset papper', 'choose one of ' + ', '.join(PRESETS)),
            ('unknown protocol', '--protocol last', 'choose one of ' + ', '.join(PROTOCOLS)),
-    ('unknown objective', '--objective rank', 'choose one of rating, click, next'),
+    ('unknown objective', '--objective rank', 'choose one of ' + ', '.join(OBJECTIVES)),
     ('sequence length 0', '--sequence-length 0', 'give 2 or more'), ('sequence length 1', '--sequence-length 1', 'give 2 or more'),
     ('sequence length -3', '--sequence-length -3', 'give 2 or more'), ('sequence length abc', '--sequence-length abc', 'sequence-length'),
     ('epochs 0', '--epochs 0', 'give 1 or more'), ('epochs 1.5', '--epochs 1.5', 'epochs'),
@@ -409,7 +410,8 @@ OPTIONS = [
     ('accumulation 0', '--accumulation 0', 'give 1 or more'),
     ('unknown precision', '--mixed-precision half', 'choose one of no, bf16, fp16'),
     ('history for windows', '--preset keras --min-history 9', 'preset keras has no setting min_history'),
-    ('next item by windows', '--preset keras --objective next', 'use preset next'),
+    ('next item by windows', '--preset keras --objective next', 'use preset both or next'),
+    ('users for windows', '--preset keras --user-table', 'preset keras has no setting user_table'),
     ('later ratings', '--visibility bidirectional', 'temporal is a prediction task'),
     ('imputation of the future', '--preset fill-in', 'temporal is a prediction task'),
     ('negative seed', '--seed -1', 'give an integer from 0'), ('huge seed', f'--seed {10**30}', 'give an integer from 0'),
@@ -466,7 +468,7 @@ def test_full_disk(command, limit):
 
 def test_stopped_by_hand(monkeypatch):
     "After Ctrl-C a message says how to resume, and that works"
-    folder, run = write(ML1M), 'runs/there-two-stream-temporal'
+    folder, run = write(ML1M), 'runs/there-both-temporal'
     for step in 'train', 'finish_run':
         with monkeypatch.context() as patch:
             patch.setattr(cli, step, lambda *args, **kwargs: signal.raise_signal(signal.SIGINT))
@@ -530,7 +532,7 @@ CONFIG = [
     ('text for the threshold', put('model', 'threshold', value='x'), ['config.json']),
           ('no scale', put('model', 'rating_values', value=[]), ['config.json']),
     ('number for widths', put('model', 'mlp', value=64), ['config.json']),
-          ('another size', put('model', 'users', value=9), ['does not fit', 'streams.user.id.table.weight']),
+          ('another size', put('model', 'items', value=9), ['does not fit', 'streams.item.id.table.weight']),
     ('unknown choice', put('model', 'visibility', value='clock'), ['config.json', 'choose one of']),
           ('unknown kind', put('model', 'kind', value='clock'), ['config.json', 'choose one of'])]
 
@@ -559,16 +561,16 @@ def weights(folder, change):
     edit(folder/'config.json', put('sha256', value=file_digest(folder/'model.safetensors')))
 
 def test_weights_that_do_not_fit(run):
-    weights(run, lambda w: w.pop('streams.user.id.table.weight'))
-    refused('bst_evaluate', run, says=[run, 'missing streams.user.id.table.weight'])
+    weights(run, lambda w: w.pop('streams.item.id.table.weight'))
+    refused('bst_evaluate', run, says=[run, 'missing streams.item.id.table.weight'])
 
 def test_unexpected_weights(run):
-    weights(run, lambda w: w.update(other=w['streams.user.id.table.weight'].clone()))
+    weights(run, lambda w: w.update(other=w['streams.item.id.table.weight'].clone()))
     refused('bst_evaluate', run, says=[run, 'unexpected other'])
 
 def test_weights_of_another_shape(run):
-    weights(run, lambda w: w.update({'streams.user.id.table.weight': w['streams.user.id.table.weight'][1:].contiguous()}))
-    refused('bst_evaluate', run, says=[run, f'streams.user.id.table.weight is ({USERS}, 64) instead of ({USERS + 1}, 64)'])
+    weights(run, lambda w: w.update({'streams.item.id.table.weight': w['streams.item.id.table.weight'][1:].contiguous()}))
+    refused('bst_evaluate', run, says=[run, f'streams.item.id.table.weight is ({FILMS}, 64) instead of ({FILMS + 1}, 64)'])
 
 def test_weights_that_are_no_weights(run):
     (run/'model.safetensors').write_bytes(b'no weights at all')
@@ -616,6 +618,46 @@ def test_data_gone(run):
                          ('a folder in the way', '--out there', 'is not overwritten'),
                          ('the run itself', '--out run', 'is not overwritten'), ('here', '--out .', 'is not overwritten')])
 def test_options_of_evaluate(run, options, says): refused('bst_evaluate', run, *options.split(), says=says)
+
+RECOMMEND = [
+    ('no user', '', 'give either --user (an id in the data) or --ratings'),
+    ('user and ratings', '--user 1 --ratings mine.csv', 'give either --user (an id in the data) or --ratings'),
+    ('unknown user', '--user 99', "no user has the id '99'"),
+    ('no items', '--user 1 --k 0', 'k is 0'),
+    ('unknown order', '--user 1 --by best', "unknown --by 'best': choose one of liked, next, rating"),
+    ('order of another model', '--user 1 --by click', "unknown --by 'click': choose one of liked, next, rating"),
+    ('unknown order of reasons', '--user 1 --why 3 --by best', "unknown --by 'best': choose one of"),
+    ('a word for the moment', '--user 1 --at tomorrow', "--at must be seconds since 1970, a date such as '2003-01-31'"),
+    ('no such day', '--user 1 --at 2003-02-31', "got '2003-02-31'"),
+    ('a year alone', '--user 1 --at 2003', "got '2003'"),
+    ('before 1970', '--user 1 --at=-5', '--at: timestamp -5 is negative'),
+    ('milliseconds', '--user 1 --at 978300760000', 'divide milliseconds by 1000'),
+    ('huge moment', f'--user 1 --at {10**400}', '--at'),
+    ('infinite moment', '--user 1 --at inf', '--at'),
+    ('a moment for an item', '--user 1 --predict 3 --at soon', "--at must be seconds since 1970"),
+    ('unknown item', '--user 1 --predict 99', 'no item'),
+    ('unknown genre', '--user 1 --genres Opera', "unknown genre 'Opera'"),
+    ('a word for years', '--user 1 --years old', "got 'old'")]
+
+@table('options, says', RECOMMEND)
+def test_options_of_recommend(run, options, says):
+    Path('mine.csv').write_text('item,rating\n3,5\n')
+    refused('bst_recommend', run, '--device', 'cpu', *options.split(), says=says)
+
+@pytest.mark.parametrize('preset, order', [('rating', 'rating'), ('next', 'next'), ('keras', 'rating')])
+def test_a_model_with_one_answer_has_one_order(made, preset, order):
+    "It is the default, may be named, and is the only one"
+    assert call('bst_train', '--data', made/'prepared', '--preset', preset, '--out', 'run', *SHORT) == (0, '', [])
+    quietly = ['run', '--user', 1, '--device', 'cpu', '--min-ratings', 0]
+    lists = []
+    for n, options in enumerate([[], ['--by', order], ['--exact'], ['--at', '2003-01-31']]):
+        assert call('bst_recommend', *quietly, *options, '--out', f'{n}.csv') == (0, '', [])
+        lists.append(pd.read_csv(f'{n}.csv'))
+    assert lists[0].equals(lists[1]) and lists[0].item.equals(lists[2].item) and len(lists[0])
+    assert ('next' in lists[0]) == (preset == 'next') and ('expected' in lists[0]) == (preset != 'next')
+    assert call('bst_recommend', *quietly, '--why', 3, '--by', order) == (0, '', [])
+    other = 'next' if order == 'rating' else 'rating'
+    refused('bst_recommend', *quietly, '--by', other, says=f"unknown --by '{other}': choose one of {order}")
 
 @pytest.mark.parametrize('folder', ['nowhere', 'there', 'there/users.dat', 'n' * 300], ids=lambda folder: folder[:20])
 def test_not_a_run(run, folder): refused('bst_evaluate', folder, says=['config.json', 'give the folder that a run has written'])

@@ -146,6 +146,21 @@ def test_an_archive_gives_the_same_as_a_folder(bench, setting, tmp_path):
     assert {row['variant'] for row in rows} == {bench.NAIVE, bench.OURS, f'{bench.OURS}, prepared folder'}
 
 
+# --- One network, two answers
+
+def test_answers_are_compared_with_the_preset_that_only_rates(bench, setting):
+    rows = list(bench.answers_job(setting, bench.load(setting.path), items=400))
+    assert [row['unit'] for row in rows] == ['ms', 'ms', 'users/s', 'users/s', 'ms', 'ms', 'labels/s', 'labels/s']
+    assert [row['variant'] for row in rows] == [*bench.ANSWERS.values()] * 4 and all(row['value'] > 0 for row in rows)
+    assert [row.get('baseline') for row in rows] == [None, bench.ANSWERS['rating']] * 4
+
+def test_a_made_up_catalogue_has_the_users_and_their_times(bench, setting):
+    data = bench.load(setting.path)
+    large = bench.made_up_catalogue(data, 1000)
+    assert large.num_items == 1000 and (large.user == data.user).all() and (large.timestamp == data.timestamp).all()
+    assert np.bincount(large.item)[1:].min() > 0 and not large.frame().duplicated(['user', 'item']).any()
+
+
 # --- Memory
 
 def test_peak_memory_is_that_of_its_own_process(bench, setting):
@@ -248,7 +263,7 @@ def test_scale_measures_a_small_set(scale, tmp_path):
 def test_device_job_measures_rate_share_and_time(bench, setting):
     data = bench.load(setting.path)
     rows = {row['work'].removeprefix('device, '): row for row in bench.device_job(setting, data, size=512, goal=9., every=1)}
-    work = 'training, two-stream, batch 512, float32'
+    work = 'training, rating, batch 512, float32'
     rate, share = rows[work], rows[f'{work}: share of the peak in float32']
     assert (rate['unit'], share['unit']) == ('examples/s', '%') and rate['value'] > 0 and 0 < share['value'] < 100
     assert rows['training time to MAE 9.0 on validation by random-windows']['value'] > 0 and rows['peak, product of matrices in float32']['value'] > 0

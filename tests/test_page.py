@@ -130,6 +130,15 @@ class Page:
                         'if (film && film.getAttribute("aria-expanded") !== "true") film.click();'
                         'return document.querySelectorAll(".effects li").length')
 
+    def order(self, name):
+        "Choose the order of the list"
+        self.one(f'#order input[value={name}]').click()
+
+    def numbers(self, place):
+        "Read the first or the second number of each film in the list"
+        return [float(re.sub('[^0-9.]', '', text.split('%')[0].split(' of ')[0]))
+                for text in self.texts(f'#list .answer:nth-child({place})')]
+
     def changed(self, before):
         "Wait until the list differs, and return it"
         different = lambda: (now := self.texts('#list .film')) != before and now
@@ -263,17 +272,54 @@ def test_a_rating_can_be_removed(page):
     page.changed(before)
     assert len(page.kept()) == 1
 
-def test_says_why(page):
+def test_shows_both_numbers(page):
+    page.rate(1, 5)
+    page.listed()
+    (rating, chance) = page.texts('#list li:first-child .answer')
+    assert re.fullmatch(r'[1-5]\.\d of 5 expected', rating)
+    assert re.fullmatch(r'<?\d+(\.\d+)?% next chance that it comes next', chance)
+    assert page.run('return document.querySelector("#hint").textContent').endswith('that it comes next.')
+
+def test_the_order_can_be_chosen(page):
+    page.rate(1, 5)
+    page.listed()
+    assert page.texts('#order label') == ['Next and liked', 'Likely next', 'Highest rated']
+    lists = dict(liked=page.texts('#list .film'))
+    for name, place in ('rating', 1), ('next', 2):
+        page.order(name)
+        lists[name] = page.changed(lists['liked'] if name == 'rating' else lists['rating'])
+        found = page.numbers(place)
+        assert found == sorted(found, reverse=True) and len(found) == 10
+    page.run('document.querySelector("#order :checked").focus()')
+    page.press(Keys.ARROW_LEFT)  # with the keyboard, as any group of radio buttons
+    page.wait(lambda: page.texts('#list .film') == lists['liked'])
+    page.order('rating')
+    page.changed(lists['liked'])
+    page.one('#again').click()
+    assert page.run('return document.querySelector("#order :checked").value') == 'liked'
+
+UNITS = {'liked': ('chance that it comes next and you like it', '%'), 'next': ('chance that it comes next', '%'),
+         'rating': ('expected rating', '')}
+
+@pytest.mark.parametrize('order', UNITS)
+def test_says_why(page, order):
+    page.order(order)
     for row, rating in enumerate([5, 1, 3], 1): page.rate(row, rating)
     page.wait(lambda: page.one('#count').text == '3 films rated' and page.listed())
     page.wait(lambda: page.reasons() == 3)
+    what, unit = UNITS[order]
+    assert page.texts('.why > .note') == [f'How far each moves the {what}: up to the right, down to the left.']
+    assert {number.endswith('%') for number in page.texts('.effects .number')} == {unit == '%'}
+    because = page.texts('.why .because')
+    up = page.run('return [...document.querySelectorAll(".effects li:has(.up) .name")].map(node => node.firstChild.textContent)')
+    assert len(because) == (1 if up else 0) and all(name in because[0] for name in up[:2])
     names = page.run('return [...document.querySelectorAll(".effects .name")]'
                      '.map(node => node.firstChild.textContent)')
     assert set(names) == set(page.rated())
     numbers = page.texts('.effects .number')
     sides = [bar.get_attribute('class') for bar in page.all('.effects .bar')]
     assert sides == ['bar down' if number[0] == '−' else 'bar up' for number in numbers]
-    sizes = [float(number[1:]) for number in numbers]
+    sizes = [float(number[1:].rstrip('%')) for number in numbers]
     assert sizes == sorted(sizes, reverse=True)
     assert page.one('.effects .bar').size['width'] > 20 and len(page.all('.probabilities .bar')) == 5
     assert abs(sum(map(int, page.texts('.probabilities .number'))) - 100) <= 3
@@ -429,22 +475,29 @@ def test_takes_the_scale_from_the_service(page, before_load, scale, drawn, reque
     assert page.kept()[0][1] == scale[2]
     page.picture(request.node.callspec.id)
 
-@pytest.mark.parametrize('objective, answer, shown', [
-    ('click', 'click = .625', '63% probability'), ('next', 'probability = .0123', '1.2% probability')])
-def test_shows_probabilities(page, before_load, objective, answer, shown):
-    change = '''(path, found) => {
-        if (path === 'health') found.objective = 'OBJECTIVE';
+SINGLE = {'click': ('film.click = .625', '63% chance that you like it', '%'),
+          'next': ('film.next = .0123', '1.2% chance that it comes next', '%'),
+          'rating': ('film.expected = 3.21', '3.2 of 5 expected', '')}
+
+@pytest.mark.parametrize('answer, change, shown, unit', [(name, *row) for name, row in SINGLE.items()], ids=SINGLE)
+def test_a_model_with_one_answer(page, before_load, answer, change, shown, unit):
+    before_load('const own = window.fetch;'  # the service has both answers and knows no order `click`
+                'window.fetch = (path, {body, ...rest} = {}) =>'
+                """own(path, {...rest, body: body?.replace(/"by":"\\w+"/, '"by":"next"')});""")
+    change = """(path, found) => {
+        if (path === 'health') found.ranked_by = ['ANSWER'];
+        if (path === 'explain') found.by = 'ANSWER';
         if (path === 'recommend') for (const film of found.items) {
-            film.ANSWER;
-            delete film.expected;
-            delete film.distribution;
+            for (const name of ['liked', 'next', 'expected', 'distribution']) delete film[name];
+            CHANGE;
         }
-    }'''
-    before_load(CHANGE % change.replace('OBJECTIVE', objective).replace('ANSWER', answer))
+    }""".replace('ANSWER', answer).replace('CHANGE', change)
+    before_load(CHANGE % change)
     page.open()
     page.rate(1, 5)
     page.listed()
-    assert page.texts('#list .answer')[0] == shown
+    assert page.texts('#list li:first-child .answer') == [shown]
+    assert not page.one('#order').is_displayed() and 'percentage' not in page.texts('#hint')[0]
     page.wait(lambda: page.reasons() == 1)
-    assert not page.all('.probabilities') and page.texts('.effects .number')[0].endswith('%')
+    assert not page.all('.probabilities') and page.texts('.effects .number')[0].endswith('%') == (unit == '%')
     assert page.complaints() == []

@@ -1,6 +1,7 @@
 """Claims: result files are complete, and every table that is shown is made from them."""
 import json
 import re
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -8,8 +9,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 INDEX, README, RESULTS = ROOT/'nbs'/'index.ipynb', ROOT/'README.md', ROOT/'nbs'/'experiments'/'results.ipynb'
-ACCURACY = ['dataset', 'protocol', 'model', 'sequence_length', 'seed', 'part', 'mae_mean', 'mae', 'rmse',
-            'auc', 'epochs', 'train_seconds', 'device', 'commit']
+ACCURACY = ['dataset', 'protocol', 'model', 'sequence_length', 'seed', 'part', 'moment', 'mae_mean', 'mae',
+            'rmse', 'auc', 'hit_rate', 'ndcg', 'mrr', 'epochs', 'train_seconds', 'device', 'commit']
 BENCHMARK = ['work', 'variant', 'value', 'unit', 'ratio', 'baseline', 'device', 'commit']
 # columns of the other files, besides device and commit
 OTHERS = {
@@ -18,11 +19,15 @@ OTHERS = {
     'ensemble': 'dataset protocol model part mae_mean mae rmse seeds',
     'one_split': 'dataset protocol model sequence_length step part mae_mean mae rmse seed seeds',
     'calibration': 'dataset protocol rating probability frequency answers',
-    'unknown_users': 'dataset protocol model user history users mae_mean mae rmse',
-    'ranking': 'dataset protocol model setting seed part hit_rate ndcg mrr hit_rate_100 targets '
-               'train_seconds',
+    'cold_users': 'dataset model seed k profile users targets mae rmse hit_rate ndcg',
+    'ranking': 'dataset protocol model setting seed part moment ranked_by users hit_rate ndcg mrr '
+               'hit_rate_50 hit_rate_200 hit_rate_100 targets mean_expected distinct_films '
+               'mean_popularity train_seconds',
     'scale': 'ratings work value unit',
-    'tried': 'dataset protocol every tried part mae rmse log_loss train_loss train_seconds',
+    'tried': 'dataset protocol preset every tried part mae rmse log_loss next_log_loss hit_rate '
+             'hit_rate_unknown train_loss train_seconds',
+    'svd_grid': 'dataset protocol model seed part n_factors n_epochs lr_all reg_all mae_mean mae rmse epochs '
+                'train_seconds',
     'precision': 'dataset protocol model variant seed epochs validation_mae_mean test_mae_mean '
                  'epoch_seconds ratio',
     'kill_resume': 'data epochs kill signal seconds exit begun saved equal',
@@ -31,8 +36,7 @@ OTHERS = {
     'learning_speed': 'dataset protocol model epochs seed part step labels seconds mae',
 }
 OTHERS = {name: columns.split() for name, columns in OTHERS.items()}
-KEY = ['dataset', 'protocol', 'model', 'sequence_length', 'step', 'seed', 'part', 'n_factors', 'n_epochs',
-       'lr_all', 'reg_all']
+KEY = ['dataset', 'protocol', 'model', 'sequence_length', 'step', 'seed', 'part', 'moment']
 FILES = sorted((ROOT/'results').glob('*.csv'))
 
 def is_benchmark(path): return path.name.startswith('benchmark')
@@ -55,13 +59,16 @@ def problems(table, benchmark=False, columns=None):
         return found + [f'row {row}: no value' for row in table.index[~(table['value'] > 0) & ~may_be_zero]]
     found += [f'row {row}: part {table.part[row]}'
               for row in table.index[~table.part.isin(['validation', 'test'])]]
+    found += [f'row {row}: moment {table.moment[row]}'
+              for row in table.index[~(table.moment.isna() | table.moment.isin(['known', 'unknown']))]]
     found += [f'row {row}: mae_mean above rmse' for row in table.index[table.mae_mean > table.rmse]]
-    empty = table[['mae_mean', 'auc']].isna().all(axis=1)
+    empty = table[['mae_mean', 'auc', 'hit_rate']].isna().all(axis=1)
     return found + [f'row {row}: no score' for row in table.index[empty]]
 
 def good(**changes):
     row = dict(dataset='a', protocol='p', model='m', sequence_length=4, step=1, seed=0, part='test',
-               mae_mean=.7, mae=.6, rmse=.9, auc=.8, epochs=3, train_seconds=1., device='cpu', commit='abc')
+               moment='known', mae_mean=.7, mae=.6, rmse=.9, auc=.8, hit_rate=None, ndcg=None, mrr=None,
+               epochs=3, train_seconds=1., device='cpu', commit='abc')
     return pd.DataFrame([row | changes, row | {'part': 'validation'}])
 
 def measured(**changes):
@@ -74,12 +81,13 @@ def test_problems_sees_each_kind():
     for table, what in [(good().drop(columns='auc'), 'no column auc'),
                         (good(part='validation'), 'row 1: there already'),
                         (good(part='train'), 'row 0: part train'),
+                        (good(moment='later'), 'row 0: moment later'),
                         (good(mae_mean=1.), 'row 0: mae_mean above rmse'),
                         (good(commit=''), 'row 0: no commit'), (good(commit=None), 'row 0: no commit'),
                         (good(commit='abc+changes'), 'row 0: measured on changed files'),
                         (good(mae_mean=None, auc=None), 'row 0: no score'), (good()[:0], 'no rows')]:
         assert problems(table) == [what]
-    assert problems(good(part='validation', step=2)) == []
+    for other in dict(step=2), dict(moment='unknown'): assert problems(good(part='validation', **other)) == []
     for table, what in [(measured().drop(columns='ratio'), 'no column ratio'),
                         (measured(variant='u'), 'row 1: there already'),
                         (measured(commit='abc+changes'), 'row 0: measured on changed files'),
@@ -102,14 +110,14 @@ def test_significance_agrees_with_the_runs():
     path = ROOT/'results'/'significance.csv'
     if not path.exists(): pytest.skip('no results/significance.csv yet')
     runs = pd.read_csv(ROOT/'results'/'results.csv')
-    runs = runs.query('protocol == "leave-last-out" and part == "test" and model == "BST (two-stream)"')
+    runs = runs.query('protocol == "leave-last-out" and part == "test" and model == "BST (rating)"')
     for row in pd.read_csv(path).itertuples():
         assert row.seeds == len(runs) and abs(row.ours - runs[row.measure].mean()) < 1e-5
         assert row.low < row.difference < row.high and abs(row.ours - row.theirs - row.difference) < 1e-5
 
 METHODS = {'global mean', 'user + item bias', 'SVD', 'SVD++',
-           'BST (keras)', 'BST (pytorch)', 'BST (paper)', 'BST (two-stream)'}
-OURS = {'BST (two-stream)', 'BST (fill-in)'}
+           'BST (keras)', 'BST (pytorch)', 'BST (paper)', 'BST (rating)'}
+OURS = {'BST (both)', 'BST (both, user table)', 'BST (rating)', 'BST (fill-in)'}
 
 def test_the_comparison_is_complete():
     "Each method has a row by each protocol, and by random-windows for each length; ours has three seeds"
@@ -122,8 +130,53 @@ def test_the_comparison_is_complete():
         rows = table[(table.protocol == protocol) & (length is None or table.sequence_length == length)]
         missing = METHODS - {*rows.model}
         assert not missing, (protocol, length, missing)
-        for model in OURS & {*rows.model}:
-            assert rows[rows.model == model].seed.nunique() >= 3, (protocol, length, model)
+        for model, moment in {*zip(rows.model, rows.moment)}:
+            if model not in OURS: continue
+            measured = rows[(rows.model == model) & (rows.moment == moment)]
+            assert measured.seed.nunique() >= 3, (protocol, length, model, moment)
+
+def test_both_answers_are_measured_with_and_without_the_moment():
+    "Each measurement of the default has both, and both answers"
+    runs = pd.read_csv(ROOT/'results'/'results.csv')
+    runs = runs[runs.model.str.startswith('BST (both')]
+    assert runs[['mae', 'log_loss', 'hit_rate', 'ndcg', 'mrr']].notna().all(axis=None)
+    for key, rows in runs.groupby(['protocol', 'model', 'sequence_length', 'step', 'seed', 'part']):
+        assert {*rows.moment} == {'known', 'unknown'}, key
+
+# --- Lists and strangers
+
+def read_or_skip(name, model):
+    "Rows of MovieLens-1M in a result file, if it has this model"
+    path = ROOT/'results'/f'{name}.csv'
+    rows = pd.read_csv(path) if path.exists() else pd.DataFrame(dict(dataset=[], model=[]))
+    if not (rows.model == model).any(): pytest.skip(f'{model} is not in results/{name}.csv yet')
+    return rows[rows.dataset == 'ml-1m']
+
+def test_lists_are_ranked_in_each_way_and_for_each_group():
+    "Groups are parts of all users, and liked and disliked together are all"
+    rows = read_or_skip('ranking', 'BST (both)').query('part == "test"')
+    both = rows[rows.model == 'BST (both)']
+    ways = product(('known', 'unknown'), ('next', 'rating', 'liked'))
+    assert {*zip(both.moment, both.ranked_by)} == {*ways}
+    for key, group in both.groupby(['seed', 'moment', 'ranked_by']):
+        targets, hits = group.set_index('users').targets, group.set_index('users').hit_rate
+        assert targets['liked'] + targets['disliked'] == targets['all'] > targets['own second'], key
+        shares = targets[['liked', 'disliked']] / targets['all']
+        assert abs((shares * hits[['liked', 'disliked']]).sum() - hits['all']) < 1e-4, key
+
+def test_a_longer_list_has_more_hits():
+    rows = read_or_skip('ranking', 'BST (both)').dropna(subset='hit_rate_50')
+    assert (rows.hit_rate <= rows.hit_rate_50).all() and (rows.hit_rate_50 <= rows.hit_rate_200).all()
+
+def test_strangers_are_served_better_the_more_they_have_rated():
+    "From ten ratings on, the model beats the film's mean; it never gets worse by more than noise"
+    rows = read_or_skip('cold_users', 'BST (both)')
+    error = rows.fillna({'profile': ''}).groupby(['model', 'profile', 'k'])[['mae', 'rmse']].mean()
+    for profile in 'none', 'given':
+        ours, mean = error.loc['BST (both)', profile], error.loc['mean of the film', '']
+        later = ours.index >= 10
+        assert (ours[later] < mean[later]).all(axis=None), profile
+        assert (ours.loc[30] < ours.loc[0]).all() and (ours.rmse.diff().dropna() < .01).all(), profile
 
 def test_ensembles_have_their_models():
     "Each ensemble of one split has the stated number of models, and a smaller log loss than they"

@@ -23,7 +23,7 @@ from bst_nbdev.pipeline import Recipe, train
 from bst_nbdev.runs import save_run
 from bst_nbdev.recommender import Recommender
 from bst_nbdev.cli import bst_serve
-from bst_nbdev.service import MAX_BYTES, Overloaded, check_address, make_app
+from bst_nbdev.service import MAX_BYTES, Overloaded, Question, check_address, make_app
 
 SERVE = 'import sys; from bst_nbdev.cli import bst_serve; sys.exit(bst_serve())'
 HERE = 'http://127.0.0.1'
@@ -79,6 +79,20 @@ REFUSED = [
     ('k of 0', more(k=0), 422, 'k: '),
     ('huge k', more(k=10**6), 422, 'k: '),
     ('k as text', more(k='3'), 422, 'k: '),
+    ('unknown order', more(by='best'), 422, "unknown by 'best': choose one of liked, next, rating"),
+    ('order of another model', more(by='click'), 422, "unknown by 'click'"),
+    ('empty order', more(by=''), 422, 'by: String should have at least 1 character'),
+    ('order as number', more(by=1), 422, 'by: '),
+    ('exact as text', more(exact='yes'), 422, 'exact: '),
+    ('a word for the moment', more(at='tomorrow'), 422, "at must be seconds since 1970, a date such as '2003-01-31'"),
+    ('empty moment', more(at=''), 422, 'at: '),
+    ('a year alone', more(at='2003'), 422, "got '2003'"),
+    ('no such day', more(at='2003-02-31'), 422, "got '2003-02-31'"),
+    ('before 1970', more(at=-5), 422, 'at: timestamp -5 is negative'),
+    ('milliseconds', more(at=978300760000), 422, 'divide milliseconds by 1000'),
+    ('huge moment', more(at=10**400), 422, 'at'),
+    ('moment as truth value', more(at=True), 422, 'at: '),
+    ('moments', more(at=[1, 2]), 422, 'at: '),
     ('unknown genre', more(genres=['Opera']), 422, "unknown genre 'Opera'"),
     ('one year', more(years=[1990]), 422, 'years'),
     ('unknown field', more(depth=3), 422, 'depth'),
@@ -115,6 +129,10 @@ def test_refused_on_other_routes(client):
     check_refused(client.get('/recommend'), [405], 'Method Not Allowed')
     check_refused(client.post('/predict', json=more(items=[])), [422], 'items')
     check_refused(client.post('/explain', json=more(item=10**9)), [404], 'no item has the id')
+    check_refused(client.post('/explain', json=more(item=3, by='best')), [422], "unknown by 'best'")
+    for path, fields in dict(predict=dict(items=[3]), explain=dict(item=3)).items():
+        check_refused(client.post(f'/{path}', json=more(at='soon', **fields)), [422], 'at must be seconds since 1970')
+    check_refused(client.post('/predict', json=more(items=[3], by='next')), [422], 'by: ')  # all answers, in no order
     check_refused(client.get('/items', params=dict(limit=0)), [422], 'limit')
 
 @pytest.mark.parametrize('path', [
@@ -129,6 +147,83 @@ def test_an_empty_history_is_answered(client):
     assert len(client.post('/recommend', json=dict(ratings=[], k=2)).json()['items']) == 2
 
 
+# --- Orders and moments
+
+def ask(client, path, **body):
+    "The answer to a request that is not refused"
+    response = client.post(f'/{path}', json=body)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+def test_both_numbers_in_each_order(client, recommender):
+    assert client.get('/health').json()['ranked_by'] == ['liked', 'next', 'rating']
+    for by, column in dict(liked='liked', next='next', rating='expected').items():
+        rows = ask(client, 'recommend', **more(by=by, k=20))['items']
+        values = [row[column] for row in rows]
+        assert values == sorted(values, reverse=True) and len(rows) == 20
+        assert all(0 <= row['liked'] <= row['next'] <= 1 and 1 <= row['expected'] <= 5 for row in rows)
+        assert [row['item'] for row in rows] == recommender.recommend([(r['item'], r['rating']) for r in RATINGS], 20, by).item.tolist()
+    assert ask(client, 'recommend', **more()) == ask(client, 'recommend', **more(by='liked'))
+
+def test_the_moment_of_a_question(client):
+    "Seconds and dates are the same, and not the same as none"
+    fields = dict(predict=dict(items=[3, 10]), recommend=dict(by='next'), explain=dict(item=10, by='next'))
+    for path, more_fields in fields.items():
+        by_date, by_seconds, unknown = [ask(client, path, **more(**more_fields, **at))['items'] for at in
+                                        (dict(at='1970-06-01 12:00'), dict(at=13089600), dict())]
+        assert by_date == by_seconds != unknown
+
+def test_an_exact_list(client, recommender):
+    rows = ask(client, 'recommend', **more(exact=True))['items']
+    pairs = [(rated['item'], rated['rating']) for rated in RATINGS]
+    assert [row['item'] for row in rows] == recommender.recommend(pairs, exact=True).item.tolist()
+
+def test_reasons_for_both_answers(client):
+    found = {by: ask(client, 'explain', **more(item=10, by=by)) for by in ('liked', 'next', 'rating')}
+    assert [one['by'] for one in found.values()] == list(found)
+    effects = [[row['effect'] for row in one['items']] for one in found.values()]
+    assert all(len(each) == 3 for each in effects) and effects[0] != effects[1] != effects[2]
+    assert ask(client, 'explain', **more(item=10)) == found['liked']
+    assert all({'liked', 'next', 'expected'} <= set(one['about']) for one in found.values())
+
+def test_requests_of_all_kinds_share_batches(recommender):
+    "Whatever stands beside a request in a batch, its answer is the one it gets alone"
+    users = recommender.users.interactions.users.ids[:4].tolist()
+    requests = [('recommend', more(by=by, at=at, k=k, exact=exact)) for by, at, k, exact in [
+        ('liked', None, 3, False), ('next', 10**9, 12, False), ('liked', '1999-12-31', 5, True), ('liked', 10**8, 7, False)]]
+    requests += [('recommend', dict(user=user, genres=['Drama'], exclude_seen=False)) for user in users]
+    requests += [('predict', more(items=[10, 3, 10])), ('predict', dict(user=users[0], items=[40], at=10**9)), ('explain', more(item=10))]
+    release, app = threading.Event(), make_app(recommender)
+    def numbers(answer): return [{name: value for name, value in row.items() if name != 'distribution'} for row in answer['items']]
+    with TestClient(app, base_url=HERE) as client:
+        alone = [numbers(ask(client, path, **body)) for path, body in requests]
+        app.state.service.batcher.submit(Question(lambda *_: [release.wait()]))
+        with ThreadPoolExecutor(len(requests)) as pool:
+            asked = [pool.submit(ask, client, path, **body) for path, body in requests]
+            while app.state.service.batcher.waiting.qsize() < len(requests): time.sleep(.01)
+            release.set()
+            together = [numbers(future.result()) for future in asked]
+    for one, other in zip(alone, together):
+        assert len(one) == len(other) > 0
+        for a, b in zip(one, other): assert a == pytest.approx(b, abs=1e-5)
+
+@pytest.mark.parametrize('preset, by, columns', [('rating', 'rating', {'expected', 'median', 'distribution'}), ('next', 'next', {'next'})])
+def test_a_model_with_one_answer(preset, by, columns):
+    "It is asked by the same routes; its order is the default, and any other is refused"
+    found = Recommender.from_run(train(Recipe(preset=preset, protocol='leave-last-out', epochs=1), device='cpu'))
+    with TestClient(make_app(found), base_url=HERE, raise_server_exceptions=False) as client:
+        assert client.get('/health').json()['ranked_by'] == [by]
+        rows = ask(client, 'recommend', **more(k=5))['items']
+        assert set(rows[0]) == {'item', 'title', 'year', 'genres'} | columns
+        assert rows == ask(client, 'recommend', **more(k=5, by=by))['items'] == ask(client, 'recommend', **more(k=5, exact=True))['items']
+        assert [row['item'] for row in ask(client, 'predict', **more(items=[10, 3]))['items']] == [10, 3]
+        assert ask(client, 'explain', **more(item=10))['by'] == by
+        other = 'next' if by == 'rating' else 'rating'
+        for path, fields in dict(recommend={}, explain=dict(item=10)).items():
+            refusal = client.post(f'/{path}', json=more(by=other, **fields))
+            check_refused(refusal, [422], f"unknown by '{other}': choose one of {by}")
+
+
 # --- Too many requests, and the end of the service
 
 def test_overload(recommender):
@@ -136,7 +231,7 @@ def test_overload(recommender):
     batcher = lambda: app.state.service.batcher
     with TestClient(app, base_url=HERE) as client:
         ask = lambda: client.post('/recommend', json=dict(user=1))
-        batcher().submit((None, release.wait))
+        batcher().submit(Question(lambda *_: [release.wait()]))
         while not batcher().waiting.empty(): time.sleep(.01)
         with ThreadPoolExecutor(8) as pool:
             asked = [pool.submit(ask) for _ in range(8)]
@@ -147,7 +242,7 @@ def test_overload(recommender):
         refusal = next(response for response in responses if response.status_code == 503)
         assert refusal.headers['retry-after'] == '1' and 'try again' in refusal.json()['error']
         assert ask().status_code == 200
-    with pytest.raises(Overloaded, match='stopping'): batcher().submit((None, release.wait))
+    with pytest.raises(Overloaded, match='stopping'): batcher().submit(Question(lambda *_: [release.wait()]))
     with TestClient(app, base_url=HERE) as client:  # started again
         assert client.post('/recommend', json=dict(user=1)).status_code == 200
 
@@ -155,7 +250,7 @@ def test_a_request_does_not_wait_for_ever(recommender):
     release, app = threading.Event(), make_app(recommender)
     app.state.service.timeout = .1
     with TestClient(app, base_url=HERE) as client:
-        app.state.service.batcher.submit((None, release.wait))
+        app.state.service.batcher.submit(Question(lambda *_: [release.wait()]))
         check_refused(client.post('/recommend', json=dict(user=1)), [503], 'no answer within 0.1 seconds')
         release.set()
 

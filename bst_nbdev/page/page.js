@@ -11,7 +11,13 @@ const ARTICLE = /^(.*), (The|An?|Les?|La|El|Los|Las|Il|Der|Die|Das)(?= \(|$)/;
 
 const ratings = new Map();  // item -> {item, title, year, rating}, oldest first
 const rows = new Map();     // item -> its row among the films to rate
-let scale = [], clicks = false, storage = '';   // from the service, at the start
+const ORDERS = {            // orders that a model may offer: their names, and the answer that is explained
+  liked: ['Next and liked', 'chance that it comes next and you like it'],
+  next: ['Likely next', 'chance that it comes next'],
+  rating: ['Highest rated', 'expected rating'],
+  click: ['Likely liked', 'chance that you like it'],
+};
+let scale = [], orders = [], storage = '';      // from the service, at the start
 let popular = [];           // films with the most ratings
 let starters = [];          // popular films without a row
 let removed = [];           // ratings removed by "Start again"
@@ -34,6 +40,7 @@ const plain = ({title}) => title.replace(/\s*\(\d{4}\)\s*$/, '').replace(ARTICLE
 const note = ({year, genres}) => [year || '', (genres ?? '').replaceAll('|', ', ')].filter(Boolean).join(' · ');
 const named = (film, more) => make('span', {className: 'name'}, plain(film), ' ', make('span', {className: 'note'}, String(more)));
 const percent = share => Math.round(100 * share);
+const chance = share => share < 1e-4 ? '<0.01%' : `${(100 * share).toFixed(share < .01 ? 2 : share < .1 ? 1 : 0)}%`;
 const count = (n, one, many = `${one}s`) => `${n.toLocaleString('en')} ${n === 1 ? one : many}`;
 
 function debounce(work) {
@@ -207,6 +214,16 @@ function showFilms() {
 
 // --- The list
 
+const order = () => document.querySelector('#order :checked')?.value ?? orders[0];
+
+// The orders as a group of buttons; a model with one answer has one order and nothing to choose
+function showOrders() {
+  const labels = orders.map((name, n) => make('label', {},
+    make('input', {type: 'radio', name: 'order', value: name, defaultChecked: n === 0}), ORDERS[name]?.[0] ?? name));
+  $('order').append(...labels);
+  $('order').hidden = orders.length < 2;
+}
+
 const given = () => [...ratings.values()].map(({item, rating}) => ({item, rating}));
 
 function filters() {
@@ -221,26 +238,32 @@ function filters() {
 
 const recommend = () => attempt('recommend', async () => {
   if (!ratings.size) return showList([]);
-  const {items} = await send('recommend', 'recommend', {ratings: given(), k: listLength, exclude_seen: true, ...filters()});
+  const {items} = await send('recommend', 'recommend', {ratings: given(), k: listLength, by: order(), ...filters()});
   showList(items);
   $('news').textContent = items.length ? `${count(items.length, 'film')} in your list, first ${plain(items[0])}` : '';
 });
 const recommendSoon = debounce(recommend);
 
-function answerOf(film) {
-  if (clicks) {
-    const shown = film.probability === undefined ? percent(film.click) : (100 * film.probability).toFixed(1);
-    return [`${shown}%`, unseen(' probability')];
-  }
-  return [film.expected.toFixed(1), star(0, 1), unseen(` of ${scale.at(-1)} expected`)];
+// The numbers of a film, as far as the model has them: expected rating, chance of a click, chance to come next
+function answersOf({expected, click, next}) {
+  const answers = [];
+  if (expected !== undefined) answers.push([expected.toFixed(1), star(0, 1), unseen(` of ${scale.at(-1)} expected`)]);
+  if (click !== undefined) answers.push([chance(click), unseen(' chance that you like it')]);
+  if (next !== undefined) answers.push([chance(next), answers.length ? ' next' : '', unseen(' chance that it comes next')]);
+  return answers.map(parts => make('span', {className: 'answer'}, ...parts));
 }
 
 function entry(film) {
   const toggle = () => { open = open === film.item ? null : film.item; unfold(); };
   const button = make('button', {type: 'button', className: 'film', onclick: toggle}, make('span', {className: 'name'}, plain(film)),
-    make('span', {className: 'note'}, note(film)), make('span', {className: 'answer'}, ...answerOf(film)));
+    make('span', {className: 'note'}, note(film)), make('span', {className: 'answers'}, ...answersOf(film)));
   button.dataset.item = film.item;
   return Object.assign(make('li', {}, make('h3', {}, button)), {film});
+}
+
+function hint({expected, next}) {
+  const numbers = expected === undefined || next === undefined ? '' : ' The star is the rating that is expected of you, the percentage the chance that it comes next.';
+  return `Choose a film to see why it is here.${numbers}`;
 }
 
 function showList(items) {
@@ -248,7 +271,7 @@ function showList(items) {
   $('list').replaceChildren(...items.map(entry));
   if (!items.some(({item}) => item === open)) open = null;
   $('hint').textContent = !ratings.size ? 'Your list appears here when you have rated a film.'
-    : items.length ? 'Choose a film to see why it is here.' : 'No film matches these filters.';
+    : items.length ? hint(items[0]) : 'No film matches these filters.';
   $('more').hidden = items.length < listLength || listLength >= MAX_ITEMS;
   unfold();
   if (focused) [...$('list').querySelectorAll('.film')].find(button => button.dataset.item === focused)?.focus();
@@ -271,17 +294,23 @@ function unfold() {
 const explain = film => attempt('explain', async () => {
   if (panel.film?.item !== film.item) panel.replaceChildren(...probabilities(film));
   panel.film = film;
-  const {items} = await send('explain', 'explain', {ratings: given(), item: film.item, k: STEP});
-  panel.replaceChildren(...reasons(items), ...probabilities(film),
+  const {by, items} = await send('explain', 'explain', {ratings: given(), item: film.item, k: STEP, by: order()});
+  panel.replaceChildren(...because(items), ...reasons(items, by), ...probabilities(film),
     make('button', {type: 'button', onclick: () => pick(film)}, 'I have seen it: rate it'));
 });
 
-function reasons(items) {
-  const reach = Math.max(...items.map(({effect}) => Math.abs(effect)), 1e-9);
-  const signed = effect => (effect < 0 ? '−' : '+') + (clicks ? `${(100 * Math.abs(effect)).toFixed(1)}%` : Math.abs(effect).toFixed(2));
+// The two ratings that speak most for a film
+function because(items) {
+  const given = items.filter(({effect}) => effect > 0).slice(0, 2).map(film => `${plain(film)} ${film.rating}`);
+  return given.length ? [make('p', {className: 'because'}, `Because you rated ${given.join(' and ')}.`)] : [];
+}
+
+function reasons(items, by) {
+  const reach = Math.max(...items.map(({effect}) => Math.abs(effect)), 1e-9), stars = by === 'rating';
+  const digits = stars ? 2 : Math.min(Math.max(1 - Math.floor(Math.log10(100 * reach)), 1), 4);  // chances may be small
+  const signed = effect => (effect < 0 ? '−' : '+') + (stars ? Math.abs(effect) : 100 * Math.abs(effect)).toFixed(digits) + (stars ? '' : '%');
   return [make('h4', {}, 'What your ratings do to it'),
-    make('p', {className: 'note'},
-      `How far each moves the ${clicks ? 'probability' : 'expected rating'}: up to the right, down to the left.`),
+    make('p', {className: 'note'}, `How far each moves the ${ORDERS[by]?.[1] ?? by}: up to the right, down to the left.`),
     make('ul', {className: 'effects'}, ...items.map(film => {
       const bar = make('span', {className: film.effect < 0 ? 'bar down' : 'bar up'});
       bar.style.width = `${50 * Math.abs(film.effect) / reach}%`;
@@ -293,7 +322,7 @@ function reasons(items) {
 function probabilities({distribution}) {
   if (!distribution) return [];
   const highest = Math.max(...distribution);
-  return [make('h4', {}, 'How likely each rating is, in percent'), make('ol', {className: 'probabilities'}, ...distribution.map((share, n) => {
+  return [make('h4', {}, 'How likely each rating is if you watch it, in percent'), make('ol', {className: 'probabilities'}, ...distribution.map((share, n) => {
     const bar = make('span', {className: 'bar'});
     bar.style.height = `${100 * share / highest}%`;
     return make('li', {}, make('span', {className: 'value'}, String(scale[n])), make('span', {className: 'track'}, bar),
@@ -375,7 +404,8 @@ $('again').onclick = () => {
 
 attempt('start', async () => {
   const health = await send('start', 'health');
-  [scale, clicks, storage] = [health.rating_values, health.objective !== 'rating', `ratings of ${health.data}`];
+  [scale, orders, storage] = [health.rating_values, health.ranked_by, `ratings of ${health.data}`];
+  if (!$('order').querySelector('input')) showOrders();
   $('genre').replaceChildren(make('option', {value: ''}, 'All'), ...health.genres.map(genre => make('option', {value: genre}, genre)));
   $('about').textContent = `${health.data}: ${count(health.items, 'film')}, ${count(health.users, 'person', 'people')}.`;
   popular = (await send('start', `items?limit=${MAX_ITEMS}`)).items;

@@ -1,0 +1,115 @@
+"""Experiments measure what they say: strangers are unseen, ranks are those of the package, groups are parts of all users."""
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bst_nbdev.core import show_progress
+from bst_nbdev.prepared import load
+from bst_nbdev.presets import build_model
+from bst_nbdev.ranking import ModelScores, rank_targets, ranking_scores, shares_second
+from bst_nbdev.splits import make_split
+
+SCRIPTS = Path(__file__).resolve().parent.parent/'experiments'
+
+@pytest.fixture
+def script(monkeypatch):
+    "Import a script of the folder by its name"
+    monkeypatch.syspath_prepend(SCRIPTS)
+    bars = show_progress(False)
+    yield importlib.import_module
+    show_progress(bars)
+
+@pytest.fixture(scope='module')
+def sample(): return load('sample')
+
+# --- Ranking
+
+def test_each_way_ranks_as_the_package_does(script, sample):
+    ranking, rows = script('ranking'), make_split(sample, 'leave-last-out').test[:40]
+    model = build_model(sample).eval()
+    for moment in 'known', 'unknown':
+        found = ranking.rank_all(ranking.ModelAnswers(model, sample, moment), sample, rows)
+        assert set(found) == {'liked', 'next', 'rating'}
+        for way, columns in found.items():
+            ranks, candidates = rank_targets(ModelScores(model, sample, None, moment, way), sample, rows)
+            assert (columns['rank'] == ranks).all() and (columns['candidates'] == candidates).all()
+            hits = [item in listed for item, listed in zip(sample.item[rows], columns['listed'])]
+            assert (np.array(hits) >= (ranks <= 10)).all()
+            assert columns['expected'].min() >= 1 and columns['expected'].max() <= 5
+
+def test_rows_of_a_baseline_are_those_of_each_group(script, sample):
+    ranking, split = script('ranking'), make_split(sample, 'leave-last-out')
+    rows = pd.DataFrame(ranking.popularity(sample, split, 0, None)).query('part == "test"').set_index('users')
+    assert list(rows.index) == ['all', 'own second', 'liked', 'disliked'] and (rows.ranked_by == '').all()
+    alone = ~shares_second(sample, split.test)
+    assert rows.targets.tolist()[:2] == [len(split.test), alone.sum()]
+    best = np.bincount(sample.item[np.setdiff1d(np.arange(len(sample)), [*split.validation, *split.test])])
+    ranks, _ = rank_targets(lambda rows: np.tile(best, (len(rows), 1)), sample, split.test)
+    for name, chosen in ('all', alone | True), ('own second', alone):
+        assert rows.ndcg_50[name] == pytest.approx(ranking_scores(ranks[chosen], 50)['ndcg'])
+    assert rows.mean_popularity['all'] > best.mean() and rows.distinct_films.notna().tolist() == [True] + [False] * 3
+
+def test_rows_of_the_same_job_are_replaced(script, tmp_path):
+    ranking, path = script('ranking'), tmp_path/'ranking.csv'
+    def rows(model, seed, value):
+        row = dict(dataset='d', protocol='p', model=model, seed=seed, hit_rate=value, commit='06452e5')
+        return ranking.with_texts(pd.DataFrame([row]).reindex(columns=ranking.COLUMNS))
+    for job in ('a', 0, .1), ('a', 1, .2), ('b', 0, .3), ('a', 0, .4): ranking.merge(path, rows(*job))
+    found = pd.read_csv(path, dtype=str)
+    assert found.hit_rate.tolist() == ['0.4', '0.2', '0.3'] and list(found) == ranking.COLUMNS
+    assert (found.commit == '06452e5').all()  # not a number
+
+# --- Strangers
+
+def test_strangers_are_kept_out(script, sample):
+    cold = script('cold_users')
+    split, strangers, learnt = cold.keep_out(sample)
+    for rows in split.train, split.validation, split.test, learnt: assert not np.isin(sample.user[rows], strangers).any()
+    assert len(strangers) > 20 and (np.diff(sample.offsets)[strangers] >= cold.LEAST).all()
+    rows, exist = cold.next_rows(sample, strangers, 50)
+    assert (sample.user[rows] == strangers[:, None]).all() and exist[:, :10].all()
+    assert len(cold.first_ratings(sample, strangers[0], 3, True)) == 3
+    assert cold.first_ratings(sample, strangers[0], 3, False).profile == (0, 0, 0)
+
+def test_more_ratings_make_better_predictions(script, sample):
+    "One epoch is enough to beat the film's mean from ten ratings on; biases do so too"
+    cold, compare = script('cold_users'), script('compare')
+    split, strangers, learnt = cold.keep_out(sample)
+    named = cold.by_baselines(sample, strangers, learnt, (0, 10, 30))
+    errors = pd.DataFrame([dict(row, model=name) for name, row in named]).set_index(['model', 'k']).rmse
+    recipe = cold.Recipe('sample', cold.PRESET, cold.PROTOCOL, epochs=1)
+    model, _ = compare.train_on(sample, recipe, split)
+    ours = pd.DataFrame(cold.by_model(model.eval(), sample, strangers, (0, 10, 30))).set_index(['profile', 'k'])
+    assert set(ours.index.levels[0]) == {'none', 'given'} and ours.hit_rate.between(0, 1).all()
+    for each in errors['user + item bias'], ours.rmse['none'], ours.rmse['given']:
+        assert each[30] < each[10] < each[0] and (each[10:] < errors['mean of the film'][10:]).all()
+
+def test_a_stranger_without_ratings_has_no_bias(script, sample):
+    cold = script('cold_users')
+    _, strangers, learnt = cold.keep_out(sample)
+    fitted = cold.UserItemBias().fit(sample, learnt)
+    assert (cold.stranger_biases(fitted, sample, strangers, 0) == 0).all()
+    known = np.unique(sample.user[learnt])[:5]
+    count = int(np.diff(sample.offsets)[known].min()) - 2  # of the training ratings
+    refit = cold.stranger_biases(fitted, sample, known, count)
+    assert np.abs(refit - fitted.user[known]).max() < .3
+
+# --- What was tried
+
+def test_each_change_makes_a_model_and_a_training(script, sample):
+    tune = script('tune_stream')
+    assert list(tune.TRIED) == list(tune.PROTOCOL) == ['both', 'rating', 'fill-in']
+    for preset, changes in tune.TRIED.items():
+        for settings, training in changes.values():
+            build_model(sample, preset, **settings)
+            tune.TrainingConfig(**{**tune.training_settings(preset, 1000), **training})
+
+def test_the_next_item_is_ranked_with_and_without_the_moment(script, sample):
+    tune, rows = script('tune_stream'), make_split(sample, 'leave-last-out').validation
+    found = tune.ranking_on(build_model(sample).eval(), sample, rows[:30])
+    assert list(found) == ['hit_rate', 'ndcg', 'hit_rate_unknown', 'ndcg_unknown']
+    known = build_model(sample, moment_dropout=0.).eval()
+    assert list(tune.ranking_on(known, sample, rows[:30])) == ['hit_rate', 'ndcg']
