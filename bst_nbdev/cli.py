@@ -225,7 +225,7 @@ def _train(
     objective: str | None = None,  # Answers to learn: ratings or clicks, the next item, or two of them; the preset's if not given
     min_history: int | None = None,  # Minimum number of ratings in the history of each target (two-stream models)
     visibility: str | None = None,  # causal (past ratings) or bidirectional (also later ones; for random-ratings)
-    user_table: bool | None = None,  # Learn vector, bias and factors of each user id (two-stream models); the preset's if not given
+    user_table: bool | None = None,  # Learn a vector and a bias for each user id (two-stream models); None for the preset's
     seed: int = 0,  # Seed of split, weights, dropout and order; the same seed gives the same numbers
     mixed_precision: str | None = None,  # Precision of the computation in training; no if not given
     accumulation: int | None = None,  # Batches whose gradients are averaged for one step; 1 if not given

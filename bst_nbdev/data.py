@@ -370,7 +370,8 @@ def parse_times(
         seconds = np.floor(numbers).clip(-1, 2**53).astype(np.int64)
         if not are_compact_dates(seconds): return seconds
         raise DataError(f"{where('ratings', -1)}: timestamps such as {seconds[0]} look like dates, "
-                        "not like seconds since 1970: convert the column with pd.to_datetime(…, format='%Y%m%d')")
+                        "not like seconds since 1970: convert the column with "
+                        "pd.to_datetime(…, format='%Y%m%d')")
     dates = _dates_from_text(column, where) if is_text else pd.to_datetime(column, utc=True)
     def describe(row):
         if pd.isna(column.iloc[row]): return 'timestamp is missing'

@@ -31,7 +31,8 @@ def scorer_inputs(
     "Make the inputs of the graph"
     found = collate(histories, at)
     if items is not None:
-        found['target_item'] = torch.as_tensor(np.asarray(items), dtype=torch.int64).expand(len(histories), -1)
+        rows = torch.as_tensor(np.asarray(items), dtype=torch.int64)
+        found['target_item'] = rows.expand(len(histories), -1)
     return {name: found[name].contiguous() for name in INPUTS if name in found}
 
 # %% ../nbs/10b_onnx.ipynb #1dae7248
