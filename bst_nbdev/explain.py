@@ -12,10 +12,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from .core import check_choice
 from .packing import History
 from .model import SequenceModel
-from .top_items import ranked_by_choices
+from .top_items import check_ranked_by
 from .evaluation import interpret_scores
 
 # %% ../nbs/08b_explain.ipynb #2d9e334a
@@ -24,8 +23,7 @@ def answers_for(
     ranked_by: str | None = None,  # One of `ranked_by_choices`; None for the first
 ) -> tuple[list[str], str]:  # Answers that are needed, and the column of `interpret_scores` that ranks
     "Choose what must be computed for one way to rank"
-    choices = ranked_by_choices(model.config)
-    ranked_by = check_choice('ranked_by', ranked_by or choices[0], choices)
+    ranked_by = check_ranked_by(ranked_by, model.config)
     if ranked_by == 'liked': return list(model.config.answers), ranked_by
     return [ranked_by], 'expected' if ranked_by == 'rating' else ranked_by
 
