@@ -214,7 +214,8 @@ class TwoStreamTransformer(nn.Module):
             if c.history_dropout:
                 history = drop_history(c.history_dropout, padding_mask, item, rating, time, position)
                 padding_mask, item, rating, time, position = history
-        user_vector = sum(self.user(user, user_features), self.user_token.expand(len(user), -1))   # (B, D)
+        user_vector = self.user_token.expand(user.shape[0], -1)                                # (B, D)
+        user_vector = sum(self.user(user, user_features), user_vector)
         tokens = self.rating(self.item(item), rating, ~padding_mask)                           # (B, S, D)
         if self.reads_residual:
             centred = (rating[..., None] - c.scale.midpoint) / c.scale.unit                    # (B, S, 1)
