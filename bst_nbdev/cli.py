@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['CHANGEABLE', 'CHANCES', 'make_parser', 'run_command', 'print_scores', 'Resumed', 'load_resumed', 'broadcast_text',
            'run_training', 'bst_train', 'split_commas', 'write_csv', 'bst_evaluate', 'read_ratings_file',
-           'load_history', 'parse_years', 'print_items', 'bst_recommend', 'bst_prepare', 'bst_serve']
+           'load_history', 'parse_years', 'print_items', 'bst_recommend', 'bst_prepare', 'is_loopback', 'bst_serve']
 
 # %% ../nbs/11_cli.ipynb #9ba913b0
 import argparse
 import inspect
+import ipaddress
 import os
 import sys
 import textwrap
@@ -439,6 +440,14 @@ def bst_prepare(
     "Run the command `bst_prepare`"
     return run_command(_prepare, 'bst_prepare', argv)
 
+# %% ../nbs/11_cli.ipynb #9c847321
+def is_loopback(
+    host: str,  # An address or name
+) -> bool:  # True for a loopback address
+    "Check whether only this machine can reach an address"
+    try: return ipaddress.ip_address(host).is_loopback
+    except ValueError: return host == 'localhost'
+
 # %% ../nbs/11_cli.ipynb #9c847328
 def _serve(
     model: str | None = None,  # Folder of a run
@@ -452,7 +461,7 @@ def _serve(
     "Serve a trained model over HTTP, with a page to try it"
     if model is None: raise ConfigError('no model given: use --model runs/…, the folder of a run')
     uvicorn = require_extra('uvicorn', 'serve')
-    from bst_nbdev.service import check_address, is_loopback, make_app  # needs the extra as well
+    from bst_nbdev.service import check_address, make_app  # needs the extra as well
     if threads is not None:
         torch.set_num_threads(min(check_at_least('threads', threads), os.cpu_count() or 1))
     if data is not None: find_data(data)

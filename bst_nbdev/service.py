@@ -8,17 +8,19 @@ __all__ = ['MAX_RATINGS', 'MAX_ITEMS', 'MAX_K', 'MAX_TEXT', 'MAX_BYTES', 'Intege
            'RatingIn', 'UserSpec', 'QuestionSpec', 'PredictRequest', 'RecommendRequest', 'ExplainRequest',
            'error_response', 'validation_message', 'add_errors', 'MaxBodySize', 'Question', 'answer_batch', 'records',
            'list_items', 'judge_items', 'explain_items', 'asked_by', 'Service', 'add_lookups', 'add_questions',
-           'PageFiles', 'add_pages', 'make_app', 'check_address', 'is_loopback']
+           'PageFiles', 'add_pages', 'make_app', 'check_address']
 
 # %% ../nbs/12_service.ipynb #a0b2026f
 import asyncio
-import ipaddress
 import queue
 import socket
 import threading
+import time
+from collections import deque
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import islice
 from importlib.resources import files
 from typing import Annotated, NamedTuple
 
@@ -58,8 +60,10 @@ class Batcher:
         answer,  # Function (list of requests) -> list of answers, called by this thread only
         max_waiting: int = 64,  # Requests that may wait
         max_batch: int = 16,  # Requests that are answered together, at most
+        patience: float = .005,  # Seconds to wait for a batch to fill, at most
     ):
-        self.answer = answer
+        self.answer, self.patience = answer, patience
+        self.last_sizes = deque([0, 0], maxlen=2)
         self.max_batch = check_at_least('max_batch', max_batch)
         self.waiting = queue.Queue(check_at_least('max_waiting', max_waiting))
         self.closed = threading.Event()
@@ -88,9 +92,12 @@ class Batcher:
     def _next_batch(self):
         try: batch = [self.waiting.get(timeout=.1)]
         except queue.Empty: return []
+        expected, end = sum(self.last_sizes) / 2, time.monotonic() + self.patience
         while len(batch) < self.max_batch:
-            try: batch.append(self.waiting.get_nowait())
+            left = end - time.monotonic() if len(batch) < expected else 0
+            try: batch.append(self.waiting.get(left > 0, max(left, 0)))
             except queue.Empty: break
+        self.last_sizes.append(len(batch))
         return [(request, future) for request, future in batch if future.set_running_or_notify_cancel()]
 
     def _resolve(self, batch):
@@ -275,9 +282,12 @@ def list_items(
 ) -> list:  # Rows of each list, best first
     "List the best items for the users of some questions"
     _, _, histories, times, about = map(list, zip(*questions))
-    lengths, allowed = zip(*about)
-    tables = recommender.recommend_batch(histories, lengths, np.stack(allowed), by, times, exact)
-    return [records(table) for table in tables]
+    lengths, allowed = map(np.array, zip(*about))                                  # (B,), (B, M)
+    rows, answers = recommender.best_rows(histories, lengths.max(), allowed, by, times, exact)
+    shown = (rows > 0) & (np.arange(rows.shape[1]) < lengths[:, None])             # (B, k)
+    answers = {name: values[shown] for name, values in answers.items()}
+    found = iter(records(recommender.index.table(rows[shown], **answers)))
+    return [list(islice(found, count)) for count in shown.sum(1)]
 
 def judge_items(
     recommender: Recommender,  # Model and catalogue
@@ -288,11 +298,8 @@ def judge_items(
     network, items = recommender.network, np.unique(np.concatenate(about))
     scores = {one: network.score_items(histories, items, times, answer=one) for one in network.config.answers}
     answers = interpret_scores(scores, network.config)                             # each (B, items)
-    found = []
-    for n, rows in enumerate(about):
-        own = {name: values[n, np.searchsorted(items, rows)] for name, values in answers.items()}
-        found.append(records(recommender.index.table(rows, **own)))
-    return found
+    def own(n, rows): return {name: x[n, np.searchsorted(items, rows)] for name, x in answers.items()}
+    return [records(recommender.index.table(rows, **own(n, rows))) for n, rows in enumerate(about)]
 
 def explain_items(
     recommender: Recommender,  # Model and catalogue
@@ -490,10 +497,3 @@ def check_address(
         reason = getattr(error, 'strerror', None) or error
         remedy = 'choose another --port, or --host'
         raise BSTError(f"cannot listen on {host} port {port} ({reason}): {remedy}") from error
-
-def is_loopback(
-    host: str,  # An address or name
-) -> bool:  # True for a loopback address
-    "Check whether only this machine can reach an address"
-    try: return ipaddress.ip_address(host).is_loopback
-    except ValueError: return host == 'localhost'
