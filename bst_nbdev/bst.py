@@ -159,7 +159,7 @@ def bst_settings(
 ) -> dict:  # Settings of a `BSTConfig`
     "Complete the settings of a `BSTConfig` by the sizes of the data"
     def width_of(width, rows): return int((rows - 1) ** .5) if width == 'sqrt' else width
-    sizes = data_sizes(interactions)
+    sizes = data_sizes(interactions, **settings)
     if not years: sizes['num_periods'] = 0
     if not interactions.genre_names: settings['genres'] = 'none'
     sizes['item_width'] = width_of(item_width, sizes['items'])

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from .core import UNKNOWN
-from .embedding import IdEmbedding
+from .embedding import IdEmbedding, ItemEmbedding
 from .model import ModelConfig
 
 # %% ../nbs/05b_heads.ipynb #05b00016
@@ -156,22 +156,22 @@ class NextItemHead(Head):
     def item_logits(self,
         vector: torch.Tensor,  # User vectors (B, T, D), or (B, 1, D) for targets that differ only in the item
         item: torch.Tensor,  # Rows of the items to score (B, T)
-        embed,  # Table of items: the item embedding of the history stream
+        embed: ItemEmbedding,  # Table of items: the item embedding of the history stream
     ) -> torch.Tensor:  # (B, T, 1)
         "Score one item for each user vector"
         return (vector * embed(item)).sum(-1, keepdim=True) + self.item_bias(item)
 
     def catalogue(self,
-        embed,  # Table of items
+        embed: ItemEmbedding,  # Table of items
     ) -> tuple[torch.Tensor, torch.Tensor]:  # Vectors (M, D) and biases (M,); the bias of row 0 is -inf
         "Collect what user vectors are compared with"
         rows = torch.arange(self.items, device=self.out.weight.device)
         bias = self.item_bias(rows)[:, 0]                                                                      # (M,)
-        return embed(rows), torch.where(rows == UNKNOWN, -math.inf, bias)
+        return embed.table(), torch.where(rows == UNKNOWN, -math.inf, bias)
 
     def catalogue_logits(self,
         vector: torch.Tensor,  # User vectors (n, D)
-        embed,  # Table of items
+        embed: ItemEmbedding,  # Table of items
     ) -> torch.Tensor:  # (n, M): row 0 is -inf
         "Score the whole catalogue for each user vector"
         items, bias = self.catalogue(embed)
@@ -180,7 +180,7 @@ class NextItemHead(Head):
     def log_prob(self,
         vector: torch.Tensor,  # User vectors (n, D)
         item: torch.Tensor,  # Rows of the items that came next (n)
-        embed,  # Table of items
+        embed: ItemEmbedding,  # Table of items
     ) -> torch.Tensor:  # (n)
         "Compute the log-probability of the next item: full softmax, or sampled softmax in training"
         N, M = self.negatives, self.items - 1

@@ -57,7 +57,7 @@ class TwoStreamConfig(ModelConfig):
     @classmethod
     def for_data(cls, interactions, **settings):
         "Make a configuration for given data, and refuse ratings between the values of the scale"
-        config = cls.from_dict({**data_sizes(interactions), **settings})
+        config = cls.from_dict(data_sizes(interactions, **settings))
         if 'rating' in config.answers: check_on_scale(interactions, config.rating_values)
         return config
 
