@@ -40,14 +40,14 @@ class TwoStreamConfig(ModelConfig):
     factors: int = 32  # With `user_table`: width of a factorisation (user times item) that is added to the scores; 0 for none
     dropout: float = .1  # In the blocks
     embedding_dropout: float = .1  # Of the tokens
-    history_dropout: float = .1  # Probability with which each rating of a history is hidden while training
+    history_dropout: float = .2  # Probability with which each rating of a history is hidden while training
     start_dropout: float = .1  # Probability with which a history begins at one of its targets only, while training
     profile_dropout: float = .2  # Probability with which a whole profile is hidden while training, and each of its features
     moment_dropout: float = .5  # Probability with which the moment of a question is hidden while training; 0: always known
     user_id_dropout: float = 0.  # Probability with which a user's id is hidden while training
     item_id_dropout: float = .02  # Probability with which an item is new to a training batch: only its id is hidden
     objective: str = 'rating+next'  # One of `OBJECTIVES`: the answers that are learnt
-    next_weight: float = .5  # Weight of the next item in the loss, beside another answer
+    next_weight: float = .4  # Weight of the next item in the loss, beside another answer
     next_every: int = 2  # In training, the next item is asked for at every so many positions
     negatives: int = 4_000  # Items drawn for each training batch (sampled softmax) where the catalogue is larger; 0 for never
     kind: str = 'two-stream'  # Family of the model
