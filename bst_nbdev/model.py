@@ -213,6 +213,10 @@ class SequenceModel(nn.Module):
         self.item.set_catalogue(genres, year)
         return self
 
+    def id_tables(self) -> tuple[list, list]:  # Tables (`IdEmbedding`) of users, tables of items; None is allowed
+        "List the tables of users and the tables of items"
+        raise NotImplementedError
+
     def init_from_training(self,
         known_users,  # Which user rows the training part shows (bool, U)
         known_items,  # Which item rows the training part shows (bool, M)

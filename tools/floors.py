@@ -18,7 +18,7 @@ FLOORS = {
     'data': ['sample', 'vocabulary', 'data', 'pictures', 'movielens', 'prepared', 'out_of_core', 'splits', 'windows',
              'packing'],
     'network': ['embedding', 'transformer', 'relative_attention', 'mlp', 'model', 'heads', 'bst', 'two_stream', 'presets',
-                'top_items'],
+                'top_items', 'growth'],
     'learning': ['training', 'saving', 'resume', 'tracking', 'evaluation', 'ranking', 'explain', 'pipeline', 'runs'],
     'what users touch': ['titles', 'recommender', 'onnx_export', 'cli', 'service'],
 }
