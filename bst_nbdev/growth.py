@@ -28,15 +28,15 @@ def grow_vocabulary(
     found = make_vocabulary(ids)
     if len(found) > 1 and found.id_type != vocabulary.id_type:
         kinds = dict(int='whole numbers', str='text')
-        raise DataError(f"{what}: the ids are {kinds[found.id_type]} such as {found.ids[0]!s}, and the known ones are "
-                        f"{kinds[vocabulary.id_type]} such as {vocabulary.ids[0]!s}: give ids of that kind")
+        theirs, ours = (f'{kinds[some.id_type]} such as {some.ids[0]}' for some in (found, vocabulary))
+        raise DataError(f'{what}: the ids are {theirs}, and the known ones are {ours}: give ids of that kind')
     new = found.ids[vocabulary.encode(found.ids) == UNKNOWN]
     return Vocabulary(np.concatenate([vocabulary.ids, new])) if len(new) else vocabulary
 
 # %% ../nbs/06d_growth.ipynb #06d00012
 def check_known_items(
     catalogue: Interactions,  # Items that are known
-    given: dict,  # Result of `item_columns` for a table of items; arrays without row 0 are in the table's order
+    given: dict,  # Result of `item_columns` for a table of items in their order
     rows: np.ndarray,  # Row of each item of the table in the catalogue; 0 for new ones (int, [n])
 ) -> None:
     "Refuse a table that says something else about known items"
@@ -44,11 +44,12 @@ def check_known_items(
     for name in 'titles', 'year', 'genres':
         theirs, ours = given[name][1:], getattr(catalogue, name)[rows]
         other = old & (theirs != ours).reshape(len(rows), -1).any(1)
-        def show(values): return '|'.join(np.array(catalogue.genre_names)[values > 0]) if name == 'genres' else values
+        def show(values):
+            return '|'.join(np.array(catalogue.genre_names)[values > 0]) if name == 'genres' else str(values)
         def describe(n):
-            known, item = show(ours[n]), catalogue.items.decode(rows[n])
-            return f"item {item} is known with {name} {str(known)!r}, not {str(show(theirs[n]))!r}"
-        check_rows(row_of, 'items', other, describe, 'give a new item an id of its own, or leave this one out')
+            item = catalogue.items.decode(rows[n])
+            return f"item {item} is known with {name} {show(ours[n])!r}, not {show(theirs[n])!r}"
+        check_rows(row_of, 'items', other, describe, 'give a new item a new id, or leave this one out')
 
 # %% ../nbs/06d_growth.ipynb #06d00014
 def known_genres(
@@ -58,7 +59,8 @@ def known_genres(
     "Leave out genres that are not known, and log their names"
     lists = texts.str.split('|')
     unknown = sorted({genre for found in lists for genre in found} - {*names, '', '(no genres listed)'})
-    if unknown: logger.warning(f"items: the model does not know the genres {', '.join(unknown)}: they are left out")
+    if unknown:
+        logger.warning(f"items: the model does not know the genres {', '.join(unknown)}: they are left out")
     return lists.map(lambda found: '|'.join(genre for genre in found if genre in names))
 
 def grow_catalogue(
@@ -128,14 +130,15 @@ def grow_model(
     sizes = dict(users=len(catalogue.users), items=len(catalogue.items))
     for name, rows in sizes.items():
         known = getattr(model.config, name)
-        if rows < known: raise ConfigError(f"the catalogue has {rows - 1} {name}, but the model knows {known - 1}: "
-                                           'grow the catalogue of the model')
+        if rows < known:
+            raise ConfigError(f'the catalogue has {rows - 1} {name}, but the model knows {known - 1}: '
+                              'grow the catalogue of the model')
     weights, names = model.state_dict(), {module: name for name, module in model.named_modules()}
     for tables, rows in zip(model.id_tables(), sizes.values()):
         for table in filter(None, tables):
-            weight, known = table.table.weight, table.known
-            weights[f'{names[table]}.table.weight'] = grow_rows(weight.detach(), rows, weight[UNKNOWN].detach())
-            weights[f'{names[table]}.known'] = grow_rows(known, rows, False)
+            name, weight = names[table], table.table.weight.detach()
+            weights[f'{name}.table.weight'] = grow_rows(weight, rows, weight[UNKNOWN])
+            weights[f'{name}.known'] = grow_rows(table.known, rows, False)
     for name, table in grown_features(model, catalogue).items(): weights[f'{names[model.item]}.{name}'] = table
     with torch.random.fork_rng(devices=[]): grown = replace(model.config, **sizes).build()
     grown.load_state_dict(weights)
