@@ -41,8 +41,8 @@ def check_known_items(
 ) -> None:
     "Refuse a table that says something else about known items"
     old = rows != UNKNOWN
-    for name in 'titles', 'year', 'genres':
-        theirs, ours = given[name][1:], getattr(catalogue, name)[rows]
+    for name, array in dict(title='titles', year='year', genres='genres').items():
+        theirs, ours = given[array][1:], getattr(catalogue, array)[rows]
         other = old & (theirs != ours).reshape(len(rows), -1).any(1)
         def show(values):
             return '|'.join(np.array(catalogue.genre_names)[values > 0]) if name == 'genres' else str(values)
@@ -139,7 +139,8 @@ def grow_model(
             name, weight = names[table], table.table.weight.detach()
             weights[f'{name}.table.weight'] = grow_rows(weight, rows, weight[UNKNOWN])
             weights[f'{name}.known'] = grow_rows(table.known, rows, False)
-    for name, table in grown_features(model, catalogue).items(): weights[f'{names[model.item]}.{name}'] = table
+    features = grown_features(model, catalogue)
+    weights |= {f'{names[model.item]}.{name}': table for name, table in features.items()}
     with torch.random.fork_rng(devices=[]): grown = replace(model.config, **sizes).build()
     grown.load_state_dict(weights)
     return grown.to(model.device).train(model.training)
