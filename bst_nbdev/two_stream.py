@@ -425,9 +425,7 @@ def init_from_training(self: TwoStreamBST,
     labels: torch.Tensor,  # Ratings of the training part (N,)
 ) -> TwoStreamBST:  # Itself
     "Mark ids that training never shows as unknown, and start from the training part's distribution"
-    users, items = self.id_tables()
-    mark_known(users, known_users)
-    mark_known(items, known_items)
+    for tables, known in zip(self.id_tables(), (known_users, known_items)): mark_known(tables, known)
     for head in self.heads.values(): head.init_output(self.config, labels)
     return self
 

@@ -18,9 +18,10 @@ FLOORS = {
     'data': ['sample', 'vocabulary', 'data', 'pictures', 'movielens', 'prepared', 'out_of_core', 'splits', 'windows',
              'packing'],
     'network': ['embedding', 'transformer', 'relative_attention', 'mlp', 'model', 'heads', 'bst', 'two_stream', 'presets',
-                'top_items'],
+                'top_items', 'growth'],
     'learning': ['training', 'saving', 'resume', 'tracking', 'evaluation', 'ranking', 'explain', 'pipeline', 'runs'],
-    'what users touch': ['titles', 'recommender', 'onnx_export', 'cli', 'service'],
+    'what users touch': ['titles', 'users', 'recommender', 'onnx_export', 'options', 'cli', 'batcher',
+                         'service'],
 }
 MODULES = [module for modules in FLOORS.values() for module in modules]
 MARK, MAP, END_OF_MAP = '<!-- floor -->', '<!-- map -->', '<!-- end of map -->'
