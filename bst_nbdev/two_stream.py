@@ -19,8 +19,8 @@ from torch.nn import functional as F
 from .core import UNKNOWN, ConfigError, check_at_least, check_choice
 from .embedding import EmbedRating, ItemEmbedding, TimeGapPosition, UserEmbedding
 from .heads import ClickHead, NextItemHead, RatingHead
-from .model import (OBJECTIVES, ModelConfig, SequenceModel, check_on_scale, check_rates, check_scale,
-                             click_loss, data_sizes, mark_known)
+from .model import (OBJECTIVES, ModelConfig, SequenceModel, check_depth, check_on_scale, check_rates,
+                             check_scale, click_loss, data_sizes, mark_known)
 from .packing import VISIBILITIES, History, collate, make_packed_batches, visible
 from .relative_attention import StreamBias, TwoStreamBlock, last_seen
 
@@ -106,7 +106,8 @@ def check_two_stream_config(
     "Raise a `ConfigError` for a setting that cannot work"
     choices = dict(visibility=VISIBILITIES, objective=OBJECTIVES, kind=('two-stream',))
     for name in choices: check_choice(name, getattr(config, name), choices[name])
-    for name in 'users', 'items', 'width', 'layers', 'heads', 'hidden', 'chunk', 'min_history', 'next_every':
+    check_depth('layers', config.layers)
+    for name in 'users', 'items', 'width', 'heads', 'hidden', 'chunk', 'min_history', 'next_every':
         check_at_least(name, getattr(config, name))
     for name in 'negatives', 'factors': check_at_least(name, getattr(config, name), 0)
     if config.visibility != 'causal' and 'next' in config.answers:

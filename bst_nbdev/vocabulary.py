@@ -172,17 +172,17 @@ class RatingScale:
     @property
     def midpoint(self):
         "Mean of the values"
-        return torch.tensor(self.values).mean().item()
+        return torch.tensor(self.values, device='cpu').mean().item()
 
     @property
     def unit(self):
         "A quarter of the distance from the lowest to the highest value: one star on a scale from 1 to 5"
-        return torch.tensor((self.low, self.high)).diff().item() / 4
+        return torch.tensor((self.low, self.high), device='cpu').diff().item() / 4
 
     @property
     def centred(self):
         "Distance of each value from the midpoint, in units (K,)"
-        return (torch.tensor(self.values) - self.midpoint) / self.unit
+        return (torch.tensor(self.values, device='cpu') - self.midpoint) / self.unit
 
     def index(self,
         ratings: torch.Tensor,  # On the scale, or between its values (…)
