@@ -163,7 +163,7 @@ def validation_metrics(
     "Make the metrics that are computed after each epoch"
     def of(answer, transform): return lambda p, y: transform(config.by_answer(p)[answer], y)
     def whole_loss(p, y): return (config.compute_loss(p, y),)
-    def click_probability(p, y): return torch.sigmoid(p.double()), (y >= config.threshold).int()
+    def click_probability(p, y): return torch.sigmoid(p.float()), (y >= config.threshold).int()
     def expected(p, y): return point_estimate(p, config.scale), y
     def best(p, y): return point_estimate(p, config.scale, on_scale=config.monitor != 'mae_mean'), y
 

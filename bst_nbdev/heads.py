@@ -120,8 +120,10 @@ class CatalogueLogProb(torch.autograd.Function):
         right: torch.Tensor,  # Rows of the right items (int64, (n,))
     ) -> torch.Tensor:  # (n,)
         "Compute the log-probabilities"
+        exact = torch.promote_types(items.dtype, torch.float32)
+        vector, items, bias = vector.to(exact), items.to(exact), bias.to(exact)
         with torch.autocast(vector.device.type, enabled=False):
-            table = torch.addmm(bias, vector.float(), items.float().T)                                         # (n, M)
+            table = torch.addmm(bias, vector, items.T)                                         # (n, M)
         largest = table.amax(1, keepdim=True)
         wanted = table.gather(1, right[:, None])
         total = table.sub_(largest).exp_().sum(1, keepdim=True)

@@ -172,41 +172,42 @@ class RatingScale:
     @property
     def midpoint(self):
         "Mean of the values"
-        return torch.tensor(self.values, device='cpu').mean().item()
+        return torch.tensor(self.values, dtype=torch.float32, device='cpu').mean().item()
 
     @property
     def unit(self):
         "A quarter of the distance from the lowest to the highest value: one star on a scale from 1 to 5"
-        return torch.tensor((self.low, self.high), device='cpu').diff().item() / 4
+        return torch.tensor((self.low, self.high), dtype=torch.float32, device='cpu').diff().item() / 4
 
     @property
     def centred(self):
         "Distance of each value from the midpoint, in units (K,)"
-        return (torch.tensor(self.values, device='cpu') - self.midpoint) / self.unit
+        return (torch.tensor(self.values, dtype=torch.float32, device='cpu') - self.midpoint) / self.unit
 
     def index(self,
         ratings: torch.Tensor,  # On the scale, or between its values (…)
     ) -> torch.Tensor:  # Position of the nearest value (int64, …)
         "Find the position of each rating on the scale"
-        values = torch.tensor(self.values, device=ratings.device)
-        return torch.bucketize(ratings, (values[1:] + values[:-1]) / 2)
+        values = torch.tensor(self.values, dtype=torch.float32, device=ratings.device)
+        return torch.bucketize(ratings.float(), (values[1:] + values[:-1]) / 2)
 
     def round(self,
         ratings: torch.Tensor,  # Any numbers (…)
     ) -> torch.Tensor:  # Values of the scale (…)
         "Round each rating to the nearest value"
-        return torch.tensor(self.values, device=ratings.device)[self.index(ratings)]
+        return torch.tensor(self.values, dtype=torch.float32, device=ratings.device)[self.index(ratings)]
 
     def mean(self,
         logits: torch.Tensor,  # Of the values, before softmax (…, K)
     ) -> torch.Tensor:  # Expected rating (…)
         "Compute the mean of each distribution: the best answer under squared error"
-        return logits.softmax(-1) @ torch.tensor(self.values, device=logits.device)
+        values = torch.tensor(self.values, dtype=torch.float32, device=logits.device)
+        with torch.autocast(logits.device.type, enabled=False): return logits.float().softmax(-1) @ values
 
     def median(self,
         logits: torch.Tensor,  # Of the values, before softmax (…, K)
     ) -> torch.Tensor:  # A value of the scale (…); NaN if a logit is NaN
         "Compute the median of each distribution: the best answer under absolute error"
         below = (logits.softmax(-1).cumsum(-1) < .5).sum(-1)
-        median = torch.tensor(self.values, device=logits.device)[below.clamp(max=len(self) - 1)]
+        median = torch.tensor(self.values, dtype=torch.float32, device=logits.device)[below.clamp(max=len(self) - 1)]
         return median.masked_fill(logits.isnan().any(-1), float('nan'))
