@@ -338,4 +338,4 @@ def attention(self: BST,
             shares.append(attention_weights(query, key, mask)[0, :, -1].mean(0))                   # (L)
             x = block(x, mask)
     share = torch.stack(shares).mean(0)
-    return torch.cat([share[-1:], share[:-1][~mask[0, :-1]]]).cpu().numpy()
+    return torch.cat([share[-1:], share[:-1][~mask[0, :-1]]]).float().cpu().numpy()

@@ -354,14 +354,6 @@ class TwoStreamBST(SequenceModel):
 
 # %% ../nbs/06a_two_stream.ipynb #06a57061
 @patch
-def hide_moments(self: TwoStreamBST,
-    target_position: torch.Tensor,  # (B, T)
-) -> torch.Tensor:  # False where the moment of a question is hidden (bool, (B, T))
-    "Draw which moments a training batch shows"
-    drawn = torch.rand(target_position.shape, device=target_position.device)
-    return drawn >= self.config.moment_dropout
-
-@patch
 def next_log_prob(self: TwoStreamBST,
     memory: Memory,  # Result of `encode`
     target_item: torch.Tensor,  # Rows of the items that came next (B, T)
@@ -407,7 +399,8 @@ def forward(self: TwoStreamBST,
     "Answer all targets of a batch, as `Chunks` gathers it"
     if self.training and self.config.item_id_dropout: self.hide_items()
     memory = self.encode(target_position=target_position, target_mask=target_mask, **history)
-    if self.training and moment_known is None: moment_known = self.hide_moments(target_position)
+    if self.training and moment_known is None:
+        moment_known = torch.rand(target_time.shape, device=target_time.device) >= self.config.moment_dropout
     questions = self.streams.questions(memory, target_time, target_position, moment_known)
     found = {}
     if self.config.rates:
@@ -501,4 +494,4 @@ def attention(self: TwoStreamBST,
     for block, key_value, bias in zip(self.streams.blocks, asked.memory.key_value, asked.questions.biases):
         shares.append(block.attention_weights(x, key_value[0], bias).mean(0)[0])               # (1 + S)
         x = block(x, key_value, bias)
-    return torch.stack(shares).mean(0).cpu().numpy()
+    return torch.stack(shares).mean(0).float().cpu().numpy()
