@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
     'ground': ['core'],
     'data': ['sample', 'vocabulary', 'data', 'pictures', 'movielens', 'prepared', 'out_of_core', 'splits', 'windows',
-             'packing'],
+             'packing', 'newer_data'],
     'network': ['embedding', 'transformer', 'relative_attention', 'mlp', 'model', 'heads', 'bst', 'two_stream', 'presets',
                 'top_items'],
     'learning': ['training', 'saving', 'resume', 'tracking', 'evaluation', 'ranking', 'explain', 'pipeline', 'runs'],
