@@ -247,14 +247,18 @@ class BST(SequenceModel):
 
 # %% ../nbs/06_bst.ipynb #7c954ea2
 @patch
+def id_tables(self: BST) -> tuple[list, list]:  # Tables (`IdEmbedding`) of users, tables of items; None is allowed
+    "List the tables of users and the tables of items"
+    return [self.user.id, self.user_bias], [self.item.id, self.item_bias]
+
+@patch
 def init_from_training(self: BST,
     known_users,  # Which user rows the training part shows (bool, U)
     known_items,  # Which item rows the training part shows (bool, M)
     labels: torch.Tensor,  # Ratings of the training part (N,)
 ) -> BST:  # Itself
     "Mark ids that training never shows as unknown, and start from the mean rating or the share of clicks"
-    mark_known([self.user.id, self.user_bias], known_users)
-    mark_known([self.item.id, self.item_bias], known_items)
+    for tables, known in zip(self.id_tables(), (known_users, known_items)): mark_known(tables, known)
     start = labels.mean()
     if self.config.objective == 'click':
         share = (labels >= self.config.threshold).float().mean()

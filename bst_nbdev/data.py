@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RATING_COLUMNS', 'TIME_RULES', 'Interactions', 'Tables', 'raise_data_error', 'check_rows', 'Rule', 'number_rules',
-           'table_ids', 'id_rule', 'duplicate_message', 'item_columns', 'build_interactions', 'assemble',
-           'are_compact_dates', 'parse_times', 'parse_time', 'from_frame']
+           'table_ids', 'id_rule', 'duplicate_message', 'item_columns', 'build_interactions', 'assemble', 'row_of',
+           'are_compact_dates', 'parse_times', 'parse_time', 'item_table', 'from_frame']
 
 # %% ../nbs/01_data.ipynb #3fdda3f2
 import hashlib
@@ -309,30 +309,34 @@ def assemble(
 def _pick(table, frame, columns, required, optional=()):
     "Take columns of a DataFrame under our names; rows are numbered from 1"
     theirs = {name: columns.get(name, name) for name in (*required, *optional)}
-    missing = [str(theirs[name]) for name in required if theirs[name] not in frame]
-    if missing:
+    absent = [name for name in required if theirs[name] not in frame]
+    if absent:
+        missing = [str(theirs[name]) for name in absent]
         found = ', '.join(map(str, frame.columns))
         raise DataError(f"{table}: column {', '.join(missing)} is missing (there are {found}): "
-                        f"name the right one with columns={{{required[0]!r}: …}}")
+                        f"name the right one with columns={{{absent[0]!r}: …}}")
     found = {name: frame[column].to_numpy() for name, column in theirs.items() if column in frame}
     return pd.DataFrame(found, index=np.arange(1, len(frame) + 1))
 
-def _row_of(table, row):
-    "Say where a row of a DataFrame is"
+def row_of(
+    table: str,  # 'ratings', 'users' or 'items'
+    row: int,  # Position of the row; -1 for the table itself
+) -> str:  # "items, row 1"
+    "Describe where a row of a DataFrame is"
     return table if row < 0 else f"{table}, row {row + 1}"
 
 def _ids_of(table, frame, column):
     "Ids as int64 if they are numbers, else as text; none may be missing"
     values = frame[column].to_numpy()
     missing = ~is_present(values)
-    check_rows(_row_of, table, missing, lambda row: f"{column} is missing", 'give every row an id')
+    check_rows(row_of, table, missing, lambda row: f"{column} is missing", 'give every row an id')
     if values.dtype.kind not in 'iuf': return values
     whole, valid = whole_numbers(values)
-    check_rows(_row_of, table, ~valid, lambda row: f"{column} {values[row]} is not a whole number",
+    check_rows(row_of, table, ~valid, lambda row: f"{column} {values[row]} is not a whole number",
                'give ids as whole numbers or as text')
     return whole
 
-def _numbers_of(table, frame, column, where=_row_of):
+def _numbers_of(table, frame, column, where=row_of):
     "Convert a column to numbers; none may be missing"
     values = pd.to_numeric(frame[column], errors='coerce').to_numpy(dtype=np.float64, na_value=np.nan)
     def describe(row): return f"{column} must be a number, got {frame[column].iloc[row]!r}"
@@ -360,7 +364,7 @@ def _dates_from_text(column, where):
 
 def parse_times(
     column: pd.Series,  # Seconds since 1970, dates, or either of them as text (dates in ISO 8601), [n]
-    where: Callable[[str, int], str] = _row_of,  # Says where a row stands, as in `Tables`
+    where: Callable[[str, int], str] = row_of,  # Says where a row stands, as in `Tables`
 ) -> np.ndarray:  # Whole seconds since 1970 (int64, [n]); `TIME_RULES` say which of them are allowed
     "Parse a column of times, of which none may be missing"
     kind = pd.api.types.infer_dtype(column, skipna=True)
@@ -412,23 +416,28 @@ def _years_of(frame):
     missing = ~is_present(frame['year'].to_numpy())
     years = _numbers_of('items', frame.assign(year=frame['year'].mask(missing, 0)), 'year')
     bad = (years < 0) | (years > 9999)
-    check_rows(_row_of, 'items', bad, lambda row: f"year {years[row]:g} is out of range", 'give four digits')
+    check_rows(row_of, 'items', bad, lambda row: f"year {years[row]:g} is out of range", 'give four digits')
     return years.astype(np.int16)
 
 def _text_of(value):
     "Convert a value to text, empty if it is missing"
     return '' if value is None or value is pd.NA or value != value else str(value)
 
-def _item_table(items, columns):
-    "Table of the items with our names: item, title, genres as 'a|b', year"
-    table = _pick('items', items, columns, ('item',), ('title', 'genres', 'year'))
+def item_table(
+    items: pd.DataFrame,  # One line per item: the id, and any of title, genres ("a|b" or a list), year
+    columns: dict[str, str],  # Our names to theirs
+    required: tuple[str, ...] = ('item',),  # Columns that must be there, by our names
+) -> pd.DataFrame:  # With our names: item, title, genres as "a|b", year (0 where missing); the index counts from 1
+    "Check a table of items and bring it to one form"
+    optional = [name for name in ('title', 'genres', 'year') if name not in required]
+    table = _pick('items', items, columns, required, optional)
     table['item'] = _ids_of('items', table, 'item')
     if 'title' in table: table['title'] = [_text_of(value) for value in table['title']]
     if 'genres' in table:
         lists = [value if isinstance(value, (list, tuple, set, np.ndarray)) else _text_of(value).split('|')
                  for value in table['genres']]
         bad = [any('|' in str(genre) for genre in names) for names in lists]
-        check_rows(_row_of, 'items', bad, lambda row: "a genre must not contain '|'", 'rename it')
+        check_rows(row_of, 'items', bad, lambda row: "a genre must not contain '|'", 'rename it')
         table['genres'] = ['|'.join(sorted(map(str, names))) for names in lists]
     if 'year' in table: table['year'] = _years_of(table)
     return table
@@ -464,8 +473,8 @@ def from_frame(
         if len(rating_values) < 2:
             raise DataError(f"rating_values must hold the lowest and the highest rating, got {rating_values}")
     users = None if users is None else _user_table(users, columns)
-    items = None if items is None else _item_table(items, columns)
-    data = assemble(Tables(table, users, items, rating_values, _row_of, name, dict(format='frame')))
+    items = None if items is None else item_table(items, columns)
+    data = assemble(Tables(table, users, items, rating_values, row_of, name, dict(format='frame')))
     digest = hashlib.sha256()
     for column in RATING_COLUMNS: digest.update(np.ascontiguousarray(getattr(data, column)))
     return replace(data, source=data.source | dict(sha256=digest.hexdigest()))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
+from fastcore.basics import patch
 from torch import nn
 from torch.nn import functional as F
 
@@ -213,6 +214,10 @@ class SequenceModel(nn.Module):
         self.item.set_catalogue(genres, year)
         return self
 
+    def id_tables(self) -> tuple[list, list]:  # Tables (`IdEmbedding`) of users, tables of items; None is allowed
+        "List the tables of users and the tables of items"
+        raise NotImplementedError
+
     def init_from_training(self,
         known_users,  # Which user rows the training part shows (bool, U)
         known_items,  # Which item rows the training part shows (bool, M)
@@ -258,12 +263,6 @@ class SequenceModel(nn.Module):
         part = name.split('.')[0]
         return part, type(getattr(self, part)).__name__
 
-    def summary(self,
-        unknown_rows: bool = True,  # Count row 0 of each table too
-    ) -> pd.DataFrame:  # Rows: parts; columns: layer, parameters, trainable; last row: total
-        "Count the parameters of the model, part by part"
-        return count_parameters(self, unknown_rows)
-
 # %% ../nbs/05a_model.ipynb #05a00019
 def count_parameters(
     model: SequenceModel,  # Any model
@@ -283,6 +282,13 @@ def count_parameters(
     table = table.groupby(['part', 'layer'], sort=False).sum().reset_index('layer')
     table.loc['total'] = ['', *table[['parameters', 'trainable']].sum()]
     return table
+
+@patch
+def summary(self: SequenceModel,
+    unknown_rows: bool = True,  # Count row 0 of each table too
+) -> pd.DataFrame:  # Rows: parts; columns: layer, parameters, trainable; last row: total
+    "Count the parameters of the model, part by part"
+    return count_parameters(self, unknown_rows)
 
 # %% ../nbs/05a_model.ipynb #05a00034
 def mark_known(

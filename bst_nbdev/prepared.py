@@ -85,8 +85,8 @@ def _convert(path, values, dtype):
 def _read_vocabulary(path, values, kind):
     "Make a vocabulary of ids in the order of their rows"
     ids = _convert(path, values, np.int64 if kind == 'int' else str)
-    if not np.array_equal(ids, np.unique(ids)):
-        raise DataError(f"{path}: the ids are not sorted and distinct: make it again")
+    if len(ids) != len(np.unique(ids)):
+        raise DataError(f"{path}: the ids are not distinct: make it again")
     return Vocabulary(ids)
 
 # %% ../nbs/01b_prepared.ipynb #2fd2acfa

@@ -401,19 +401,20 @@ def forward(self: TwoStreamBST,
 
 # %% ../nbs/06a_two_stream.ipynb #f7b0abeb
 @patch
+def id_tables(self: TwoStreamBST) -> tuple[list, list]:  # Tables (`IdEmbedding`) of users, of items; None is allowed
+    "List the tables of users and the tables of items"
+    users, items = zip(*(head.id_tables() for head in self.heads.values()))
+    return sum(users, [self.streams.user.id]), sum(items, [self.item.id])
+
+@patch
 def init_from_training(self: TwoStreamBST,
     known_users,  # Which user rows the training part shows (bool, U)
     known_items,  # Which item rows the training part shows (bool, M)
     labels: torch.Tensor,  # Ratings of the training part (N,)
 ) -> TwoStreamBST:  # Itself
     "Mark ids that training never shows as unknown, and start from the training part's distribution"
-    mark_known([self.streams.user.id], known_users)
-    mark_known([self.item.id], known_items)
-    for head in self.heads.values():
-        users, items = head.id_tables()
-        mark_known(users, known_users)
-        mark_known(items, known_items)
-        head.init_output(self.config, labels)
+    for tables, known in zip(self.id_tables(), (known_users, known_items)): mark_known(tables, known)
+    for head in self.heads.values(): head.init_output(self.config, labels)
     return self
 
 # %% ../nbs/06a_two_stream.ipynb #06a57056

@@ -46,8 +46,8 @@ def whole_numbers(
 # %% ../nbs/00b_vocabulary.ipynb #9b23130e
 @dataclass(frozen=True, eq=False, repr=False)
 class Vocabulary:
-    "The known raw ids of one kind, sorted: row `r` stands for `ids[r-1]`, and row 0 for every other id"
-    ids: np.ndarray  # (len - 1,) raw ids, sorted and distinct: int64 or text
+    "The known raw ids of one kind: row `r` stands for `ids[r-1]`, and row 0 for every other id"
+    ids: np.ndarray  # (len - 1,) raw ids, distinct, in the order of their rows: int64 or text
 
     def __len__(self): return len(self.ids) + 1  # row 0 included
 

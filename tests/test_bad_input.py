@@ -701,7 +701,7 @@ FOLDERS = [  # file of a folder of vocabularies, how it is spoilt, and what is s
     ('no features', 'vocabularies.json', lambda t: t.replace('"features"', '"stuff"'), 'vocabularies.json is damaged'),
     ('another column', 'items.csv', lambda t: t.replace('title', 'name'), 'items.csv, line 1: column title is missing'),
     ('text for an id', 'users.csv', lambda t: t.replace('\n1,', '\nx,'), 'users.csv: '),
-    ('ids out of order', 'users.csv', lambda t: t.replace('\n1,', '\n9,'), 'the ids are not sorted and distinct'),
+    ('an id twice', 'users.csv', lambda t: t.replace('\n1,', '\n2,'), 'the ids are not distinct'),
     ('a row too few', 'users.csv', lambda t: t[:t.rindex('\n', 0, -1) + 1], 'users.csv has 5 rows instead of 6'),
     ('text for a year', 'items.csv', lambda t: t.replace(',1981,', ',old,'), 'items.csv: '),
     ('a genre too few', 'genres.csv', lambda t: t.replace('"Drama"\n', ''), 'genres.csv lacks Drama')]

@@ -18,8 +18,9 @@ FLOORS = {
     'data': ['sample', 'vocabulary', 'data', 'pictures', 'movielens', 'prepared', 'out_of_core', 'splits', 'windows',
              'packing', 'newer_data'],
     'network': ['embedding', 'transformer', 'relative_attention', 'mlp', 'model', 'heads', 'bst', 'two_stream', 'presets',
-                'top_items'],
-    'learning': ['training', 'saving', 'resume', 'tracking', 'evaluation', 'ranking', 'explain', 'update_recipe', 'pipeline', 'runs'],
+                'top_items', 'growth'],
+    'learning': ['training', 'saving', 'resume', 'tracking', 'evaluation', 'ranking', 'explain', 'update_recipe', 'pipeline',
+                 'runs'],
     'what users touch': ['titles', 'recommender', 'onnx_export', 'cli', 'service'],
 }
 MODULES = [module for modules in FLOORS.values() for module in modules]
