@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['CHANGEABLE', 'CHANCES', 'make_parser', 'run_command', 'print_scores', 'Resumed', 'load_resumed', 'broadcast_text',
-           'run_training', 'bst_train', 'split_commas', 'write_csv', 'bst_evaluate', 'read_ratings_file',
-           'load_history', 'parse_years', 'print_items', 'bst_recommend', 'bst_prepare', 'is_loopback', 'bst_serve']
+           'run_training', 'start_training', 'bst_train', 'split_commas', 'write_csv', 'bst_evaluate',
+           'read_ratings_file', 'load_history', 'parse_years', 'print_items', 'bst_recommend', 'bst_prepare',
+           'is_loopback', 'bst_serve']
 
 # %% ../nbs/11_cli.ipynb #9ba913b0
 import argparse
@@ -44,9 +45,11 @@ from .training import PRECISIONS, processes
 from .resume import Checkpoints, StopSignals, Stopped, check_interval, differences
 from .tracking import TRACKERS, Tracking, check_tracker
 from .ranking import RANKING
-from .pipeline import Recipe, choose_device, evaluate, train
+from .update_recipe import UpdateRecipe
+from .pipeline import Recipe, choose_device, evaluate
 from .runs import (check_output_folder, check_same_data, create_run_folder, data_fingerprint,
                             discard_run, finish_run, load_run, load_unfinished)
+from .update import prepare_run
 from .recommender import Recommender
 
 # %% ../nbs/11_cli.ipynb #ad6bd3eb
@@ -131,7 +134,7 @@ CHANGEABLE = 'resume', 'data', 'device', 'checkpoint_every', 'keep_checkpoints' 
 
 class Resumed(NamedTuple):
     "Settings of a run that is resumed"
-    recipe: Recipe  # As at its start
+    recipe: Recipe | UpdateRecipe  # As at its start
     options: dict  # All options of the command; those in `CHANGEABLE` may differ from its start
     data: dict  # Fingerprint of its data
 
@@ -179,7 +182,7 @@ def _callbacks(folder, recipe, data, options, stop):
     return [*tracking, Checkpoints(folder/'checkpoints', about, options['checkpoint_every'], stop=stop)]
 
 def run_training(
-    recipe: Recipe,  # Settings that decide the result
+    recipe: Recipe | UpdateRecipe,  # Settings that decide the result
     options: dict,  # All options of the command
     resumed_data: dict | None,  # Fingerprint of the data of a resumed run; None for a new run
     group: PartialState,  # All processes, as `processes` gives them
@@ -187,14 +190,14 @@ def run_training(
 ) -> None:
     "Load the data, train, save the run and print its scores"
     device = choose_device(options['device'])
-    with group.main_process_first(): interactions = load(options['data'])
+    with group.main_process_first(): interactions, begin = prepare_run(recipe, options['data'])
     print(interactions)
     folder = _open_folder(recipe, options, resumed_data, interactions, group)
     stop.advice = f'resume with: bst_train --resume {quote(str(folder))}'
     print(f'run: {folder} (if it is interrupted, {stop.advice})')
     callbacks = _callbacks(folder, recipe, data_fingerprint(interactions), options, stop)
     try:
-        run = train(recipe, interactions, device, callbacks=callbacks)
+        run = begin(device, callbacks=callbacks)
         if group.is_main_process: finish_run(run, folder, options['keep_checkpoints'])
     except BSTError as error:
         if not group.is_main_process or not discard_run(folder): raise
@@ -245,13 +248,17 @@ def _train(
     if resume is None: start = _new_recipe(options), options, None
     else: start = load_resumed(resume, options, explicit_options)
     if start is None: print(f'{resume} is already finished; next: bst_evaluate {quote(resume)}')
-    else: _start_training(*start)
+    else: start_training(*start)
 
 # %% ../nbs/11_cli.ipynb #3666ab10
 def _new_recipe(options):
     return Recipe(**{field.name: options[field.name] for field in fields(Recipe) if field.name in options})
 
-def _start_training(recipe, options, resumed_data):
+def start_training(
+    recipe: Recipe | UpdateRecipe,  # Settings that decide the result
+    options: dict,  # All options of the command; those in `CHANGEABLE`, track and out must be there
+    resumed_data: dict | None = None,  # Fingerprint of the data of a resumed run; None for a new run
+) -> None:
     "Check what would otherwise fail late, and train in this process as one of its group"
     if options['track']: check_tracker(options['track'])
     check_interval(options['checkpoint_every'])

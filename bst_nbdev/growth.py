@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['grow_vocabulary', 'check_known_items', 'known_genres', 'grow_catalogue', 'nearest_periods', 'grow_rows',
-           'grown_features', 'grow_model']
+           'grown_features', 'grown_profiles', 'grow_model']
 
 # %% ../nbs/06d_growth.ipynb #06d00005
 from dataclasses import replace
@@ -16,6 +16,7 @@ import torch
 from .core import UNKNOWN, ConfigError, DataError, logger
 from .vocabulary import Vocabulary, make_vocabulary
 from .data import Interactions, Tables, check_rows, item_columns, item_table, row_of, table_ids
+from .embedding import IdEmbedding, UserEmbedding
 from .model import SequenceModel
 
 # %% ../nbs/06d_growth.ipynb #06d00008
@@ -121,10 +122,24 @@ def grown_features(
         tables['periods'] = torch.cat([item.periods, torch.from_numpy(new).to(item.periods)])
     return tables
 
+# %% ../nbs/06d_growth.ipynb #06d00061
+def grown_profiles(
+    model: SequenceModel,  # Trained
+    catalogue: Interactions,  # With all values of the features, old and new
+) -> dict[IdEmbedding, int]:  # Rows of each table of a feature
+    "Find the sizes of the tables of the profile's features"
+    profile, sizes = next(module for module in model.modules() if isinstance(module, UserEmbedding)), {}
+    for table, (name, feature) in zip(profile.features, catalogue.user_features.items(), strict=True):
+        if isinstance(table, IdEmbedding): sizes[table] = len(feature.values)
+        elif len(feature.values) != 3:                                     # row 0 and two values
+            raise ConfigError(f"this model reads {name} as a number with two values, and now there are "
+                              f"{len(feature.values) - 1}: train a new model")
+    return sizes
+
 # %% ../nbs/06d_growth.ipynb #06d00024
 def grow_model(
     model: SequenceModel,  # Trained; it stays as it is
-    catalogue: Interactions,  # The rows that the model knows, and new ones behind them, of items and users
+    catalogue: Interactions,  # The rows that the model knows, and new ones behind them, of items, users and features
 ) -> SequenceModel:  # Of the same configuration with more rows; on the same device
     "Give a model rows for new items and users"
     sizes = dict(users=len(catalogue.users), items=len(catalogue.items))
@@ -139,7 +154,12 @@ def grow_model(
             name, weight = names[table], table.table.weight.detach()
             weights[f'{name}.table.weight'] = grow_rows(weight, rows, weight[UNKNOWN])
             weights[f'{name}.known'] = grow_rows(table.known, rows, False)
+    for table, rows in grown_profiles(model, catalogue).items():
+        weight, known = table.table.weight, table.known
+        weights[f'{names[table]}.table.weight'] = grow_rows(weight.detach(), rows, weight[UNKNOWN].detach())
+        weights[f'{names[table]}.known'] = grow_rows(known, rows, True)
     for name, table in grown_features(model, catalogue).items(): weights[f'{names[model.item]}.{name}'] = table
-    with torch.random.fork_rng(devices=[]): grown = replace(model.config, **sizes).build()
+    feature_rows = tuple(len(feature.values) for feature in catalogue.user_features.values())
+    with torch.random.fork_rng(devices=[]): grown = replace(model.config, **sizes, feature_rows=feature_rows).build()
     grown.load_state_dict(weights)
     return grown.to(model.device).train(model.training)

@@ -20,8 +20,8 @@ FLOORS = {
     'network': ['embedding', 'transformer', 'relative_attention', 'mlp', 'model', 'heads', 'bst', 'two_stream', 'presets',
                 'top_items', 'growth'],
     'learning': ['training', 'saving', 'resume', 'tracking', 'evaluation', 'ranking', 'explain', 'update_recipe', 'pipeline',
-                 'runs'],
-    'what users touch': ['titles', 'recommender', 'onnx_export', 'cli', 'service'],
+                 'runs', 'update'],
+    'what users touch': ['titles', 'recommender', 'onnx_export', 'cli', 'update_command', 'service'],
 }
 MODULES = [module for modules in FLOORS.values() for module in modules]
 MARK, MAP, END_OF_MAP = '<!-- floor -->', '<!-- map -->', '<!-- end of map -->'
