@@ -4,9 +4,8 @@
 
 # %% auto #0
 __all__ = ['CHANGEABLE', 'CHANCES', 'make_parser', 'run_command', 'print_scores', 'Resumed', 'load_resumed', 'broadcast_text',
-           'run_training', 'start_training', 'bst_train', 'split_commas', 'write_csv', 'bst_evaluate',
-           'read_ratings_file', 'load_history', 'parse_years', 'print_items', 'bst_recommend', 'bst_prepare',
-           'is_loopback', 'bst_serve']
+           'run_training', 'start_training', 'bst_train', 'write_csv', 'bst_evaluate', 'print_items', 'bst_recommend',
+           'bst_prepare', 'is_loopback', 'bst_serve']
 
 # %% ../nbs/11_cli.ipynb #9ba913b0
 import argparse
@@ -30,14 +29,12 @@ from accelerate.utils import broadcast
 from fastcore.docments import docments
 
 from . import __version__
-from .core import (BSTError, ConfigError, DataError, atomic_path, check_at_least, check_choice,
+from .core import (BSTError, ConfigError, atomic_path, check_at_least, check_choice,
                             require_extra, show_progress)
 from .data import parse_time
-from .movielens import READ_ERRORS
 from .prepared import find_data, load, save_prepared
 from .out_of_core import prepare_out_of_core
 from .splits import PROTOCOLS
-from .packing import History
 from .model import OBJECTIVES
 from .presets import PRESETS, resolve_preset
 from .top_items import ranked_by_choices
@@ -50,7 +47,7 @@ from .pipeline import Recipe, choose_device, evaluate
 from .runs import (check_output_folder, check_same_data, create_run_folder, data_fingerprint,
                             discard_run, finish_run, load_run, load_unfinished)
 from .update import prepare_run
-from .recommender import Recommender
+from .options import load_history, load_recommender, parse_profile, parse_years, split_commas
 
 # %% ../nbs/11_cli.ipynb #ad6bd3eb
 class _Help(argparse.HelpFormatter):
@@ -124,7 +121,7 @@ def print_scores(
     table = table.assign(model=table.model + np.where(table.moment == 'unknown', ', moment unknown', ''))
     metrics = [name for name in ('mae', 'mae_mean', 'rmse', 'auc', *RANKING) if name in table]
     print(f'\nprotocol: {table.protocol.iloc[0]}')
-    for part in 'validation', 'test':
+    for part in table.part.unique():
         scores = table[table.part == part].set_index('model')[metrics].dropna(axis=1, how='all')
         shown = scores.rename_axis(None).rename_axis(part, axis=1)
         print('\n' + shown.to_string(float_format='{:.4f}'.format, na_rep=''))
@@ -285,12 +282,6 @@ def bst_train(
     return code
 
 # %% ../nbs/11_cli.ipynb #b9296df8
-def split_commas(
-    text: str | None,  # Names between commas
-) -> list[str] | None:  # None for None
-    "Split an option into names"
-    return None if text is None else [name.strip() for name in text.split(',') if name.strip()]
-
 def write_csv(
     table: pd.DataFrame,  # Table to write
     out: str | Path | None,  # File; None to write nothing
@@ -321,46 +312,6 @@ def bst_evaluate(
     "Run the command `bst_evaluate`"
     return run_command(_evaluate, 'bst_evaluate', argv)
 
-# %% ../nbs/11_cli.ipynb #5ea8e97c
-def read_ratings_file(
-    file: str | Path,  # CSV with columns title or item, rating, and optionally timestamp
-    ids: str = 'int',  # Type of the item ids in the data, 'int' or 'str'
-) -> pd.DataFrame:  # As text; item ids as numbers if `ids` is 'int' and all of them are
-    "Read a file of ratings"
-    try: table = pd.read_csv(file, dtype=str, keep_default_na=False)
-    except (ImportError, *READ_ERRORS) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{file} cannot be read as a table of ratings ({reason}): "
-                        "give a CSV with columns title and rating") from error
-    if not isinstance(table.index, pd.RangeIndex):
-        raise DataError(f"{file}: its lines have more fields than the {table.shape[1]} columns of line 1: "
-                        'put a title that holds a comma in quotes')
-    if ids != 'int' or 'item' not in table: return table
-    numbers = pd.to_numeric(table['item'], errors='coerce')
-    return table.assign(item=numbers) if numbers.notna().all() else table
-
-# %% ../nbs/11_cli.ipynb #ce83e6fb
-def load_history(
-    recommender: Recommender,  # Model and catalogue
-    user: str | None,  # Id of a known user; None for a new one
-    ratings: str | Path | None,  # CSV file with the ratings of a new user; None for a known one
-) -> History:  # What the model reads
-    "Load the history of a known user, or of the ratings in a file"
-    if ratings is None: return recommender.history(user)
-    table = read_ratings_file(ratings, recommender.catalogue.items.id_type)
-    try: return recommender.history(table)
-    except BSTError as error: raise type(error)(f"{ratings}: {error}") from error
-
-def parse_years(
-    text: str | None,  # A year or two, such as 1995 or 1990-1999
-) -> tuple[int, int] | None:  # First and last year; None for None
-    "Parse a year or a range of years"
-    if text is None: return None
-    years = text.split('-')
-    if len(years) > 2 or not all(year.strip().isdecimal() for year in years):
-        raise ConfigError(f"years must be one such as 1995 or two such as 1990-1999, got {text!r}")
-    return int(years[0]), int(years[-1])
-
 # %% ../nbs/11_cli.ipynb #3ea50fdd
 CHANCES = 'liked', 'next', 'click'  # columns that are probabilities
 
@@ -385,13 +336,15 @@ def _recommend(
     run: str,  # Folder of a run
     user: str | None = None,  # Id of a user in the data; or give --ratings
     ratings: str | None = None,  # CSV file of a new user's ratings: columns title (or item), rating, optionally timestamp
+    profile: str | None = None,  # Profile of a new user, such as sex=F,age=25; what is left out is unknown
+    items: str | None = None,  # CSV file of items that came after training: columns item, title, genres, year
     k: int = 10,  # Number of items
     by: str | None = None,  # Order of the list, and what --why explains: liked, next or rating; None for the model's first
     at: str | None = None,  # Moment of the question, such as "2003-01-31 18:00", or in seconds since 1970; unknown if not given
     exact: bool = False,  # Judge all items, instead of the likeliest few hundred
     genres: str | None = None,  # Only items of one of these genres, separated by commas
     years: str | None = None,  # Only items of one year (1995), or of a range (1990-1999)
-    min_ratings: int = 20,  # Only items with at least this many ratings in training
+    min_ratings: int = 20,  # Only items with at least this many ratings in training, and new ones
     predict: str | None = None,  # Instead of a list: the model's answers for this item (title or id)
     why: str | None = None,  # Instead of a list: show how the user's ratings moved the answer for this item (title or id)
     data: str | None = None,  # Path of the run's data now; their path at training if not given
@@ -401,12 +354,12 @@ def _recommend(
     "Recommend items to a user, predict a rating, or explain an answer"
     if (user is None) == (ratings is None):
         raise ConfigError('give either --user (an id in the data) or --ratings (a CSV file)')
-    at, years = parse_time(at, '--at'), parse_years(years)
+    at, years, profile = parse_time(at, '--at'), parse_years(years), parse_profile(profile)
     if out: check_output_folder(out)
-    recommender = Recommender.load(run, data, device)
+    recommender = load_recommender(run, data, device, items)
     choices = ranked_by_choices(recommender.network.config)
     by = check_choice('--by', by or choices[0], choices)
-    history = load_history(recommender, user, ratings)
+    history = load_history(recommender, user, ratings, profile)
     nothing = 'no items left: loosen the filters'
     if why is not None:
         table = recommender.explain(history, why, k, at=at, by=by)
@@ -461,6 +414,7 @@ def _serve(
     host: str = '127.0.0.1',  # Address to listen on; with 0.0.0.0 other machines can reach it, without authentication
     port: int = 8000,  # Port to listen on; 0 for any free one
     data: str | None = None,  # Path of the run's data now, for known users; their path at training if not given
+    items: str | None = None,  # CSV file of items that came after training: columns item, title, genres, year
     device: str = 'auto',  # auto, cpu, cuda, …
     threads: int | None = None,  # Cores for the model; all if not given
     waiting: int = 64,  # Requests that may wait for the model; more are refused
@@ -473,7 +427,7 @@ def _serve(
         torch.set_num_threads(min(check_at_least('threads', threads), os.cpu_count() or 1))
     if data is not None: find_data(data)
     port, waiting = check_address(host, port), check_at_least('waiting', waiting)
-    recommender = Recommender.load(model, data, device)
+    recommender = load_recommender(model, data, device, items)
     local = is_loopback(host)
     app = make_app(recommender, ('127.0.0.1', 'localhost', '[::1]') if local else ('*',), waiting)
     if not local: print(f'listening on {host}: reachable from other machines, without authentication')

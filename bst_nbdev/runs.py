@@ -218,8 +218,9 @@ the moment of the question (`at`), which then counts as unknown. A model with tw
 rating (`by='rating'`); a model with one answer ranks by that.
 
 The model has learned from the users of these data, so its predictions need not hold for other groups of
-users. It recommends no items without training ratings, and it prefers what was popular at that time. The
-ratings are not part of this folder; their licence decides what the model may be used for.
+users. It prefers what was popular at that time. Items without training ratings are recommended only if
+`add_items` has added them, by their genres and year. The ratings are not part of this folder; their licence
+decides what the model may be used for.
 '''
 
 # %% ../nbs/09a_runs.ipynb #f8bcd460

@@ -4,20 +4,15 @@
 
 # %% auto #0
 __all__ = ['MAX_RATINGS', 'MAX_ITEMS', 'MAX_K', 'MAX_TEXT', 'MAX_BYTES', 'Integer', 'Number', 'Flag', 'Text', 'Identifier',
-           'Moment', 'Count', 'Year', 'CONTENT_POLICY', 'PAGE_HEADERS', 'Overloaded', 'Batcher', 'StrictModel',
-           'RatingIn', 'UserSpec', 'QuestionSpec', 'PredictRequest', 'RecommendRequest', 'ExplainRequest',
-           'error_response', 'validation_message', 'add_errors', 'MaxBodySize', 'Question', 'answer_batch', 'records',
-           'list_items', 'judge_items', 'explain_items', 'asked_by', 'Service', 'add_lookups', 'add_questions',
-           'PageFiles', 'add_pages', 'make_app', 'check_address']
+           'Moment', 'Count', 'Year', 'CONTENT_POLICY', 'PAGE_HEADERS', 'StrictModel', 'RatingIn', 'UserSpec',
+           'QuestionSpec', 'PredictRequest', 'RecommendRequest', 'ExplainRequest', 'error_response',
+           'validation_message', 'add_errors', 'MaxBodySize', 'Question', 'answer_batch', 'records', 'list_items',
+           'judge_items', 'explain_items', 'asked_by', 'Service', 'add_lookups', 'add_questions', 'PageFiles',
+           'add_pages', 'make_app', 'check_address']
 
 # %% ../nbs/12_service.ipynb #a0b2026f
 import asyncio
-import queue
 import socket
-import threading
-import time
-from collections import deque
-from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import islice
@@ -28,13 +23,15 @@ import numpy as np
 import pandas as pd
 
 from . import __version__
-from .core import BSTError, ConfigError, check_at_least, check_choice, logger, require_extra
+from .core import BSTError, ConfigError, check_choice, logger, require_extra
 from .data import parse_time
 from .packing import History
 from .top_items import ranked_by_choices
 from .evaluation import interpret_scores
 from .titles import ItemError
-from .recommender import Recommender, UserError
+from .users import UserError
+from .recommender import Recommender
+from .batcher import Batcher, Overloaded
 
 # %% ../nbs/12_service.ipynb #4ae0ae26
 for module in 'fastapi', 'fastapi_offline', 'pydantic': require_extra(module, 'serve')
@@ -48,66 +45,6 @@ from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-
-# %% ../nbs/12_service.ipynb #d82461c0
-class Overloaded(BSTError):
-    "Refusal of a request because too many are waiting"
-
-# %% ../nbs/12_service.ipynb #d82461bf
-class Batcher:
-    "Thread that owns the model and answers queued requests in batches"
-    def __init__(self,
-        answer,  # Function (list of requests) -> list of answers, called by this thread only
-        max_waiting: int = 64,  # Requests that may wait
-        max_batch: int = 16,  # Requests that are answered together, at most
-        patience: float = .005,  # Seconds to wait for a batch to fill, at most
-    ):
-        self.answer, self.patience = answer, patience
-        self.last_sizes = deque([0, 0], maxlen=2)
-        self.max_batch = check_at_least('max_batch', max_batch)
-        self.waiting = queue.Queue(check_at_least('max_waiting', max_waiting))
-        self.closed = threading.Event()
-        self.thread = threading.Thread(target=self._run, name='model', daemon=True)
-        self.thread.start()
-
-    def submit(self,
-        request,  # Anything that `answer` takes
-    ) -> Future:  # Its answer
-        "Queue a request, or raise `Overloaded` if the queue is full"
-        if self.closed.is_set(): raise Overloaded('the service is stopping: try again when it is back')
-        future = Future()
-        try: self.waiting.put_nowait((request, future))
-        except queue.Full: raise Overloaded('too many requests are waiting: try again in a moment') from None
-        return future
-
-    def close(self):
-        "Answer the requests in the queue, then stop the thread"
-        self.closed.set()
-        self.thread.join()
-
-    def _run(self):
-        while not (self.closed.is_set() and self.waiting.empty()):
-            if batch := self._next_batch(): self._resolve(batch)
-
-    def _next_batch(self):
-        try: batch = [self.waiting.get(timeout=.1)]
-        except queue.Empty: return []
-        expected, end = sum(self.last_sizes) / 2, time.monotonic() + self.patience
-        while len(batch) < self.max_batch:
-            left = end - time.monotonic() if len(batch) < expected else 0
-            try: batch.append(self.waiting.get(left > 0, max(left, 0)))
-            except queue.Empty: break
-        self.last_sizes.append(len(batch))
-        return [(request, future) for request, future in batch if future.set_running_or_notify_cancel()]
-
-    def _resolve(self, batch):
-        try: answers = self.answer([request for request, _ in batch])
-        except Exception as error:
-            if len(batch) == 1: batch[0][1].set_exception(error)
-            else:
-                for single in batch: self._resolve([single])
-        else:
-            for (_, future), answer in zip(batch, answers): future.set_result(answer)
 
 # %% ../nbs/12_service.ipynb #d661c67b
 MAX_RATINGS, MAX_ITEMS, MAX_K, MAX_TEXT, MAX_BYTES = 500, 100, 100, 200, 256 * 1024  # of one request
@@ -387,14 +324,15 @@ def add_lookups(
     "Add the routes that need no model"
     recommender, config = service.recommender, service.recommender.network.config
     catalogue, index = recommender.catalogue, recommender.index
+    profile = {name: feature.values.ids.tolist() for name, feature in catalogue.user_features.items()}
 
     @app.get('/health')
     async def health() -> dict:
         "Describe the model, its data and the queue"
         return dict(status='ok', data=catalogue.name, items=config.items - 1, users=config.users - 1,
-                    answers=config.answers, ranked_by=service.orders,
+                    new_items=int(recommender.items.new.sum()), answers=config.answers, ranked_by=service.orders,
                     preset=recommender.metadata['recipe']['preset'], rating_values=catalogue.rating_values,
-                    genres=catalogue.genre_names, waiting=service.batcher.waiting.qsize())
+                    genres=catalogue.genre_names, profile=profile, waiting=service.batcher.waiting.qsize())
 
     @app.get('/items')
     async def items(query: Annotated[str, Query(max_length=MAX_TEXT)] = '',

@@ -127,6 +127,7 @@ class TitleIndex:
     def __init__(self,
         catalogue: Interactions,  # Source of items, titles, years and genres; ratings are not needed
         popularity: np.ndarray | None = None,  # Number of ratings of each item, to sort equal ranks (int, [M])
+        new: np.ndarray | None = None,  # Items that came after training (bool, [M]), to be marked if there are any
     ):
         self.catalogue = catalogue
         self.popularity = np.zeros(len(catalogue.items), int) if popularity is None else popularity
@@ -138,10 +139,11 @@ class TitleIndex:
         ids = catalogue.items.decode(np.arange(len(catalogue.items)))
         genres = join_genres(catalogue.genres, catalogue.genre_names)
         self.shown = dict(item=ids, title=catalogue.titles.astype(object), year=self.years, genres=genres)
+        if new is not None and new.any(): self.shown['new'] = new
 
     def columns(self,
         rows: np.ndarray,  # Row numbers of items (int, [n])
-    ) -> dict[str, np.ndarray]:  # item (the id in the data), title, year (0 if unknown), genres, each [n]
+    ) -> dict[str, np.ndarray]:  # item (the id in the data), title, year (0 if unknown), genres, and new if any is, each [n]
         "Look up what is shown of items"
         rows = np.asarray(rows, int)
         return {name: column[rows] for name, column in self.shown.items()}
@@ -149,7 +151,7 @@ class TitleIndex:
     def table(self,
         rows: np.ndarray,  # Row numbers of items (int, [n])
         **more: np.ndarray,  # Further columns, each [n]
-    ) -> pd.DataFrame:  # item, title, year, genres, then the further columns
+    ) -> pd.DataFrame:  # item, title, year, genres, new if any item is, then the further columns
         "Make a table of items"
         return pd.DataFrame(self.columns(rows) | more)
 

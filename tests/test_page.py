@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, build_opener
@@ -36,27 +37,36 @@ DESKTOP, PHONE = (1280, 900), (360, 740)
 # --- A service and a browser
 
 @pytest.fixture(scope='module')
-def address(tmp_path_factory):
-    "Address of a service with a small model"
+def run(tmp_path_factory):
+    "Folder of a small model"
     if not (BROWSER and DRIVER): pytest.fail(MISSING)
     from bst_nbdev.pipeline import Recipe, train
     from bst_nbdev.runs import save_run
-    folder = tmp_path_factory.mktemp('page')
-    save_run(train(Recipe(protocol='leave-last-out', epochs=1), device='cpu'), folder/'run')
-    with open(folder/'errors.txt', 'w') as errors:
-        options = ['--model', str(folder/'run'), '--port', '0', '--device', 'cpu', '--threads', '1']
+    return save_run(train(Recipe(protocol='leave-last-out', epochs=1), device='cpu'), tmp_path_factory.mktemp('page')/'run')
+
+@contextmanager
+def served(run, *options):
+    "Address of a service with a model"
+    errors = run.parent/'errors.txt'
+    with open(errors, 'w') as file:
+        options = ['--model', str(run), '--port', '0', '--device', 'cpu', '--threads', '1', *options]
         command = [sys.executable, '-c', SERVE, *options]
-        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file, text=True)
         try:
             printed = (re.search(r'look at (http://\S+)/', line) for line in server.stdout)
             found = next(filter(None, printed), None)
-            assert found, (folder/'errors.txt').read_text()
+            assert found, errors.read_text()
             yield found[1]
         finally:
             server.terminate()
             try: server.wait(20)
             except subprocess.TimeoutExpired: server.kill()
             server.stdout.close()
+
+@pytest.fixture(scope='module')
+def address(run):
+    "Address of a service with a small model"
+    with served(run) as found: yield found
 
 @pytest.fixture(scope='module')
 def browser(address, tmp_path_factory):
@@ -365,6 +375,61 @@ def test_filters_change_the_list(page):
     page.wait(lambda: len(page.texts('#list .film')) == 10)
     page.one('#min-ratings').send_keys('99999')
     page.wait(lambda: page.texts('#hint') == ['No film matches these filters.'])
+
+SENT = """window.sent = [];
+const own = window.fetch;
+window.fetch = (path, options = {}) => { if (options.body) window.sent.push([path, JSON.parse(options.body)]); return own(path, options); };"""
+
+def test_a_profile_goes_along(page, before_load):
+    before_load(SENT)
+    page.open()
+    names = [text.split()[0] for text in page.texts('#profile label')]
+    assert names == ['Sex', 'Age', 'Occupation'] and set(page.texts('#profile option:checked')) == {'not said'}
+    assert page.texts('#profile select[name=sex] option') == ['not said', 'F', 'M']
+    sent = lambda path: page.run('return window.sent.filter(([path]) => path === arguments[0]).at(-1)?.[1].profile', path)
+    page.rate(1, 5)
+    page.listed()
+    assert sent('recommend') is None
+    Select(page.one('#profile select[name=sex]')).select_by_visible_text('F')
+    page.wait(lambda: sent('recommend') == {'sex': 'F'})
+    Select(page.one('#profile select[name=age_group]')).select_by_visible_text('25')
+    page.wait(lambda: sent('recommend') == {'sex': 'F', 'age_group': '25'})
+    page.wait(lambda: page.reasons() == 1)
+    assert sent('explain') == {'sex': 'F', 'age_group': '25'} and page.texts('#trouble') == ['']
+    page.picture('profile')
+    Select(page.one('#profile select[name=age_group]')).select_by_visible_text('not said')
+    page.wait(lambda: sent('recommend') == {'sex': 'F'})
+    page.one('#again').click()
+    assert set(page.texts('#profile option:checked')) == {'not said'} and page.complaints() == []
+
+def test_without_features_no_profile_is_asked_for(page, before_load):
+    before_load(CHANGE % "(path, found) => { if (path === 'health') found.profile = {}; }")
+    page.open()
+    assert not page.one('#profile').is_displayed()
+
+def test_a_new_film_is_marked(browser, run, tmp_path):
+    (tmp_path/'new.csv').write_text('item,title,genres,year\n9001,"Harbour, The Quiet (2031)",Drama|Romance,2031\n')
+    with served(run, '--items', str(tmp_path/'new.csv')) as address:
+        page = Page(browser, address)
+        page.wait(lambda: answers(address))
+        page.size(*DESKTOP)
+        page.open()
+        page.rate(1, 5)
+        page.listed()
+        page.one('#from').send_keys('2031')
+        page.wait(lambda: page.texts('#list .film > .name') == ['The Quiet Harbour'])
+        assert page.texts('#list .new') == ['new'] and page.texts('#list .answer')
+        page.wait(lambda: page.reasons() == 1)
+        page.picture('new-film')
+        page.run('document.getElementById("filters").reset()')
+        page.one('#find').send_keys('quiet harb')
+        page.wait(lambda: page.texts('#options .name') and page.texts('#options .new') == ['new'])
+        page.press(Keys.ENTER)                                     # a rating of it counts
+        page.rate(1, 4)
+        page.wait(lambda: page.texts('#count') == ['2 films rated'])
+        page.open()                                                # and is kept
+        page.wait(lambda: page.texts('#films li:first-child .new') == ['new'])
+        assert page.rated()[0] == 'The Quiet Harbour' and page.complaints() == []
 
 def test_more_films(page):
     page.rate(1, 5)

@@ -10,6 +10,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import pandas as pd
 import pytest
 import schemathesis
 from fastapi.testclient import TestClient
@@ -23,7 +24,8 @@ from bst_nbdev.pipeline import Recipe, train
 from bst_nbdev.runs import save_run
 from bst_nbdev.recommender import Recommender
 from bst_nbdev.cli import bst_serve
-from bst_nbdev.service import MAX_BYTES, Overloaded, Question, check_address, make_app
+from bst_nbdev.batcher import Overloaded
+from bst_nbdev.service import MAX_BYTES, Question, check_address, make_app
 
 SERVE = 'import sys; from bst_nbdev.cli import bst_serve; sys.exit(bst_serve())'
 HERE = 'http://127.0.0.1'
@@ -165,6 +167,25 @@ def test_both_numbers_in_each_order(client, recommender):
         assert [row['item'] for row in rows] == recommender.recommend([(r['item'], r['rating']) for r in RATINGS], 20, by).item.tolist()
     assert ask(client, 'recommend', **more()) == ask(client, 'recommend', **more(by='liked'))
 
+def test_a_profile(client):
+    known = client.get('/health').json()['profile']
+    assert known['sex'] == ['F', 'M'] and 25 in known['age_group']
+    def expected(**profile): return ask(client, 'predict', **more(items=[30], profile=profile))['items'][0]['expected']
+    assert expected(sex='F') != expected(sex='M')
+    assert expected(age_group='25') == expected(age_group=25) != expected()  # a page sends text
+
+def test_new_items(recommender):
+    table = pd.DataFrame(dict(item=[9001], title='Quiet Harbour (2004)', genres='Drama', year=2004))
+    with TestClient(make_app(recommender.add_items(table)), base_url=HERE) as client:
+        assert client.get('/health').json()['new_items'] == 1
+        assert client.get('/items', params=dict(query='quiet harbour')).json()['items'][0]['new'] is True
+        assert not client.get('/items').json()['items'][0]['new']
+        listed = ask(client, 'recommend', **more(k=100, years=(2004, 2004), min_ratings=20))['items']
+        assert [film['item'] for film in listed if film['new']] == [9001]
+        assert ask(client, 'predict', **more(items=['Quiet Harbour']))['items'][0]['new']
+        reasons = ask(client, 'explain', ratings=[*RATINGS, dict(item=9001, rating=5)], item=30)
+        assert [film['new'] for film in reasons['items'] if film['item'] == 9001] == [True]
+
 def test_the_moment_of_a_question(client):
     "Seconds and dates are the same, and not the same as none"
     fields = dict(predict=dict(items=[3, 10]), recommend=dict(by='next'), explain=dict(item=10, by='next'))
@@ -271,6 +292,7 @@ def test_serve_refuses(folder, tmp_path):
     refuses(bst_serve, ['--model', folder, '--port', 0, '--threads', 0], 'threads')
     refuses(bst_serve, ['--model', folder, '--port', 0, '--waiting', 0], 'waiting')
     refuses(bst_serve, ['--model', folder, '--port', 0, '--data', 'no/such'], 'no/such')
+    refuses(bst_serve, ['--model', folder, '--port', 0, '--items', 'none.csv'], 'none.csv cannot be read as a table of items')
     with socket.create_server(('127.0.0.1', 0)) as taken:
         refuses(bst_serve, ['--model', folder, '--port', taken.getsockname()[1]], 'choose another --port')
 

@@ -21,7 +21,8 @@ FLOORS = {
                 'top_items', 'growth'],
     'learning': ['training', 'saving', 'resume', 'tracking', 'evaluation', 'ranking', 'explain', 'update_recipe', 'pipeline',
                  'runs', 'update'],
-    'what users touch': ['titles', 'recommender', 'onnx_export', 'cli', 'update_command', 'service'],
+    'what users touch': ['titles', 'users', 'recommender', 'onnx_export', 'options', 'cli', 'update_command', 'batcher',
+                         'service'],
 }
 MODULES = [module for modules in FLOORS.values() for module in modules]
 MARK, MAP, END_OF_MAP = '<!-- floor -->', '<!-- map -->', '<!-- end of map -->'

@@ -38,7 +38,8 @@ function make(tag, properties = {}, ...children) {
 const unseen = text => make('span', {className: 'unseen'}, text);
 const plain = ({title}) => title.replace(/\s*\(\d{4}\)\s*$/, '').replace(ARTICLE, '$2 $1') || title;
 const note = ({year, genres}) => [year || '', (genres ?? '').replaceAll('|', ', ')].filter(Boolean).join(' · ');
-const named = (film, more) => make('span', {className: 'name'}, plain(film), ' ', make('span', {className: 'note'}, String(more)));
+const badge = film => film.new ? [make('span', {className: 'new', title: 'It came after the model was trained'}, 'new'), ' '] : [];
+const named = (film, more) => make('span', {className: 'name'}, plain(film), ' ', ...badge(film), make('span', {className: 'note'}, String(more)));
 const percent = share => Math.round(100 * share);
 const chance = share => share < 1e-4 ? '<0.01%' : `${(100 * share).toFixed(share < .01 ? 2 : share < .1 ? 1 : 0)}%`;
 const count = (n, one, many = `${one}s`) => `${n.toLocaleString('en')} ${n === 1 ? one : many}`;
@@ -117,7 +118,7 @@ async function known(pairs) {
   if (pairs.length > MAX_ITEMS) return halves();
   try {
     const {items} = await send('start', 'predict', {ratings: [], items: pairs.map(([item]) => item)});
-    return items.map(({item, title, year}, n) => ({item, title, year, rating: pairs[n][1]}));
+    return items.map(({item, title, year, new: isNew}, n) => ({item, title, year, new: isNew, rating: pairs[n][1]}));
   } catch (error) {
     if (![404, 422].includes(error.status)) throw error;
     return half ? halves() : [];
@@ -224,7 +225,21 @@ function showOrders() {
   $('order').hidden = orders.length < 2;
 }
 
-const given = () => [...ratings.values()].map(({item, rating}) => ({item, rating}));
+// A select for each feature of a profile that the model knows; "not said" is unknown
+function showProfile(features) {
+  const option = value => make('option', {value}, String(value));
+  const label = name => name.replaceAll('_', ' ').replace(/^./, first => first.toUpperCase());
+  $('profile').replaceChildren(...Object.entries(features).map(([name, values]) =>
+    make('label', {}, `${label(name)} `, make('select', {name}, make('option', {value: ''}, 'not said'), ...values.map(option)))));
+  $('profile').hidden = !$('profile').children.length;
+}
+
+// What is known of the user: ratings, and a profile if anything is said
+function given() {
+  const said = [...$('profile').querySelectorAll('select')].filter(({value}) => value).map(({name, value}) => [name, value]);
+  const profile = said.length ? Object.fromEntries(said) : null;
+  return {ratings: [...ratings.values()].map(({item, rating}) => ({item, rating})), profile};
+}
 
 function filters() {
   const whole = (id, min, max, otherwise) => {
@@ -238,7 +253,7 @@ function filters() {
 
 const recommend = () => attempt('recommend', async () => {
   if (!ratings.size) return showList([]);
-  const {items} = await send('recommend', 'recommend', {ratings: given(), k: listLength, by: order(), ...filters()});
+  const {items} = await send('recommend', 'recommend', {...given(), k: listLength, by: order(), ...filters()});
   showList(items);
   $('news').textContent = items.length ? `${count(items.length, 'film')} in your list, first ${plain(items[0])}` : '';
 });
@@ -256,7 +271,7 @@ function answersOf({expected, click, next}) {
 function entry(film) {
   const toggle = () => { open = open === film.item ? null : film.item; unfold(); };
   const button = make('button', {type: 'button', className: 'film', onclick: toggle}, make('span', {className: 'name'}, plain(film)),
-    make('span', {className: 'note'}, note(film)), make('span', {className: 'answers'}, ...answersOf(film)));
+    make('span', {className: 'note'}, ...badge(film), note(film)), make('span', {className: 'answers'}, ...answersOf(film)));
   button.dataset.item = film.item;
   return Object.assign(make('li', {}, make('h3', {}, button)), {film});
 }
@@ -294,7 +309,7 @@ function unfold() {
 const explain = film => attempt('explain', async () => {
   if (panel.film?.item !== film.item) panel.replaceChildren(...probabilities(film));
   panel.film = film;
-  const {by, items} = await send('explain', 'explain', {ratings: given(), item: film.item, k: STEP, by: order()});
+  const {by, items} = await send('explain', 'explain', {...given(), item: film.item, k: STEP, by: order()});
   panel.replaceChildren(...because(items), ...reasons(items, by), ...probabilities(film),
     make('button', {type: 'button', onclick: () => pick(film)}, 'I have seen it: rate it'));
 });
@@ -386,8 +401,10 @@ find.onkeydown = event => {
 
 // --- The rest
 
-$('filters').oninput = $('filters').onchange = () => { cancel('recommend'); recommendSoon(); };
-$('filters').onsubmit = event => event.preventDefault();
+for (const form of [$('filters'), $('profile')]) {
+  form.oninput = form.onchange = () => { cancel('recommend'); recommendSoon(); };
+  form.onsubmit = event => event.preventDefault();
+}
 $('more').onclick = () => { listLength = Math.min(listLength + STEP, MAX_ITEMS); recommend(); };
 $('more-films').onclick = () => addStarters(STARTERS);
 $('again').onclick = () => {
@@ -397,6 +414,7 @@ $('again').onclick = () => {
   back.forEach(film => ratings.set(film.item, film));
   listLength = STEP;
   $('filters').reset();
+  $('profile').reset();
   if (!ratings.size) showList([]);
   changed();
   showFilms();
@@ -406,6 +424,7 @@ attempt('start', async () => {
   const health = await send('start', 'health');
   [scale, orders, storage] = [health.rating_values, health.ranked_by, `ratings of ${health.data}`];
   if (!$('order').querySelector('input')) showOrders();
+  if (!$('profile').querySelector('select')) showProfile(health.profile);
   $('genre').replaceChildren(make('option', {value: ''}, 'All'), ...health.genres.map(genre => make('option', {value: genre}, genre)));
   $('about').textContent = `${health.data}: ${count(health.items, 'film')}, ${count(health.users, 'person', 'people')}.`;
   popular = (await send('start', `items?limit=${MAX_ITEMS}`)).items;
