@@ -47,6 +47,7 @@ from .pipeline import Recipe, choose_device, evaluate
 from .runs import (check_output_folder, check_same_data, create_run_folder, data_fingerprint,
                             discard_run, finish_run, load_run, load_unfinished)
 from .update import prepare_run
+from .users import read_again_on_hangup
 from .options import load_history, load_recommender, parse_profile, parse_years, split_commas
 
 # %% ../nbs/11_cli.ipynb #ad6bd3eb
@@ -347,7 +348,7 @@ def _recommend(
     min_ratings: int = 20,  # Only items with at least this many ratings in training, and new ones
     predict: str | None = None,  # Instead of a list: the model's answers for this item (title or id)
     why: str | None = None,  # Instead of a list: show how the user's ratings moved the answer for this item (title or id)
-    data: str | None = None,  # Path of the run's data now; their path at training if not given
+    data: str | None = None,  # Path of the ratings of known users, also newer ones; their path at training if not given
     device: str = 'auto',  # auto, cpu, cuda, …
     out: str | None = None,  # CSV file to which the table is also written
 ):
@@ -413,7 +414,7 @@ def _serve(
     model: str | None = None,  # Folder of a run
     host: str = '127.0.0.1',  # Address to listen on; with 0.0.0.0 other machines can reach it, without authentication
     port: int = 8000,  # Port to listen on; 0 for any free one
-    data: str | None = None,  # Path of the run's data now, for known users; their path at training if not given
+    data: str | None = None,  # Path of the ratings of known users, also newer ones; SIGHUP reads them again; their path at training if not given
     items: str | None = None,  # CSV file of items that came after training: columns item, title, genres, year
     device: str = 'auto',  # auto, cpu, cuda, …
     threads: int | None = None,  # Cores for the model; all if not given
@@ -428,6 +429,8 @@ def _serve(
     if data is not None: find_data(data)
     port, waiting = check_address(host, port), check_at_least('waiting', waiting)
     recommender = load_recommender(model, data, device, items)
+    if data is not None: recommender.users.read()
+    read_again_on_hangup(recommender.users)
     local = is_loopback(host)
     app = make_app(recommender, ('127.0.0.1', 'localhost', '[::1]') if local else ('*',), waiting)
     if not local: print(f'listening on {host}: reachable from other machines, without authentication')

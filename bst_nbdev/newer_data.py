@@ -100,12 +100,13 @@ def check_same_world(
                         "give the same columns")
     _check_scale(data, catalogue.rating_values)
     rows = row_map(data.items, catalogue.items)
-    other = np.flatnonzero((rows != UNKNOWN) & (data.titles != catalogue.titles[rows]))
+    theirs, known = data.titles, catalogue.titles[rows]
+    other = np.flatnonzero((rows != UNKNOWN) & (theirs != '') & (known != '') & (theirs != known))
     if not len(other): return
     first = other[0]
     more = f" ({len(other):,} such items)" if len(other) > 1 else ''
-    raise DataError(f"item {data.items.decode(first)} is {str(data.titles[first])!r} in {data.name}, and "
-                    f"{str(catalogue.titles[rows[first]])!r} in the model{more}: give the ids that the model knows")
+    raise DataError(f"item {data.items.decode(first)} is {str(theirs[first])!r} in {data.name}, and "
+                    f"{str(known[first])!r} in the model{more}: give the ids that the model knows")
 
 # %% ../nbs/02c_newer_data.ipynb #02c00022
 def count_until(
