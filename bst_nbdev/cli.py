@@ -414,7 +414,7 @@ def _serve(
     model: str | None = None,  # Folder of a run
     host: str = '127.0.0.1',  # Address to listen on; with 0.0.0.0 other machines can reach it, without authentication
     port: int = 8000,  # Port to listen on; 0 for any free one
-    data: str | None = None,  # Path of the ratings of known users, also newer ones; SIGHUP reads them again; their path at training if not given
+    data: str | None = None,  # Ratings of known users, also newer ones (SIGHUP reads them again); those of the training if not given
     items: str | None = None,  # CSV file of items that came after training: columns item, title, genres, year
     device: str = 'auto',  # auto, cpu, cuda, …
     threads: int | None = None,  # Cores for the model; all if not given

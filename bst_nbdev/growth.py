@@ -161,6 +161,7 @@ def grow_model(
     features = grown_features(model, catalogue)
     weights |= {f'{names[model.item]}.{name}': table for name, table in features.items()}
     feature_rows = tuple(len(feature.values) for feature in catalogue.user_features.values())
-    with torch.random.fork_rng(devices=[]): grown = replace(model.config, **sizes, feature_rows=feature_rows).build()
+    config = replace(model.config, **sizes, feature_rows=feature_rows)
+    with torch.random.fork_rng(devices=[]): grown = config.build()
     grown.load_state_dict(weights)
     return grown.to(model.device).train(model.training)

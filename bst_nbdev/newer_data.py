@@ -80,8 +80,8 @@ def _check_scale(data, values):
         scale = ', '.join(f'{value:g}' for value in values) if 2 < len(values) <= 11 else \
             f'{values[0]:g} to {values[-1]:g}'
         user, item = data.users.decode(data.user[row]), data.items.decode(data.item[row])
-        raise DataError(f"rating {data.rating[row]:g} of item {item} by user {user} in {data.name} is not on the "
-                        f"scale of the model ({scale}): convert the ratings, or train a new model")
+        raise DataError(f"rating {data.rating[row]:g} of item {item} by user {user} in {data.name} is not on "
+                        f"the scale of the model ({scale}): convert the ratings, or train a new model")
 
 def check_same_world(
     data: Interactions,  # Newer data
@@ -92,8 +92,8 @@ def check_same_world(
         found, known = getattr(data, name).id_type, getattr(catalogue, name).id_type
         if found != known:
             words = dict(int='whole numbers', str='text')
-            raise DataError(f"the ids of the {name} in {data.name} are {words[found]}, and those that the model "
-                            f"knows are {words[known]}: give ids of the same kind")
+            raise DataError(f"the ids of the {name} in {data.name} are {words[found]}, and those that the "
+                            f"model knows are {words[known]}: give ids of the same kind")
     found, known = (', '.join(x.user_features) or 'none' for x in (data, catalogue))
     if found != known:
         raise DataError(f"the columns of the users in {data.name} are {found}, and the model knows {known}: "
@@ -119,7 +119,8 @@ def count_until(
     found = {name: np.zeros(len(data.users), np.int64) for name in ('earlier', 'last')}
     sums = {f'{name}_sum': np.zeros(len(data.users), np.uint64) for name in found}
     for first in range(0, len(data), BLOCK):
-        user, item, rating, time = (np.asarray(getattr(data, name)[first:first + BLOCK]) for name in RATING_COLUMNS)
+        here = slice(first, first + BLOCK)
+        user, item, rating, time = (np.asarray(getattr(data, name)[here]) for name in RATING_COLUMNS)
         columns = dict(user=users[user - 1], item=items[item - 1], rating=rating, time=time)
         digest = pd.util.hash_pandas_object(pd.DataFrame(columns), index=False).to_numpy()
         for name, chosen in ('earlier', time < until[user]), ('last', time == until[user]):
@@ -135,8 +136,8 @@ def fingerprint(
     some = np.diff(data.offsets) > 0
     until[some] = data.timestamp[data.offsets[1:][some] - 1]
     table = count_until(data, until).assign(until=until)[1:]
-    return table.assign(user=data.users.ids)[['user', 'until', 'earlier', 'last', 'earlier_sum', 'last_sum']] \
-        .reset_index(drop=True)
+    columns = ['user', 'until', 'earlier', 'last', 'earlier_sum', 'last_sum']
+    return table.assign(user=data.users.ids)[columns].reset_index(drop=True)
 
 # %% ../nbs/02c_newer_data.ipynb #02c00027
 def changed_users(
@@ -193,7 +194,8 @@ def describe_users(
     "Say whose old ratings are not as they were"
     words = dict(lost='users lack ratings', changed='users have changed ratings',
                  late='users have more ratings from before their last one')
-    def of(one): return f"user {one.user}: {one.known} until {_day(one.until)} were known, {one.found} are there"
+    def of(one):
+        return f"user {one.user}: {one.known} until {_day(one.until)} were known, {one.found} are there"
     return _summary(table, words, of)
 
 def describe_ratings(
@@ -203,8 +205,9 @@ def describe_ratings(
     words = dict(lost='ratings are missing', changed='ratings are others',
                  late="ratings are new, but older than their user's last one")
     def of(one):
-        was = dict(lost=f'was {one.old:g}', late=f'is {one.new:g}', changed=f'was {one.old:g}, is {one.new:g}')
-        return f"user {one.user}, item {one['item']}, {_day(one.timestamp)}: {was[one.what]}"
+        was, now = f'was {one.old:g}', f'is {one.new:g}'
+        values = dict(lost=was, late=now, changed=f'{was}, {now}')[one.what]
+        return f"user {one.user}, item {one['item']}, {_day(one.timestamp)}: {values}"
     return _summary(table, words, of)
 
 def check_old_ratings(
@@ -217,6 +220,7 @@ def check_old_ratings(
     users = changed_users(data, known)
     if not len(users): return
     older = load_older()
-    found = describe_users(users) if older is None else describe_ratings(changed_ratings(data, older, users.user))
-    raise DataError(f"{data.name} does not hold the ratings that {name} was trained on as they were: {found}: "
-                    "give data with all of them, or train a new run")
+    if older is None: found = describe_users(users)
+    else: found = describe_ratings(changed_ratings(data, older, users.user))
+    raise DataError(f"{data.name} does not hold the ratings that {name} was trained on as they were: "
+                    f"{found}: give data with all of them, or train a new run")

@@ -327,7 +327,8 @@ def make_packed_batches(
     def chunks(targets):
         return Chunks(interactions, targets, chunk, min_history, visibility, split.history_rows, tensors)
 
-    scored = {part: PackedBatches(chunks(getattr(split, part)), evaluation_batch_size) for part in split.parts}
+    scored = {part: PackedBatches(chunks(getattr(split, part)), evaluation_batch_size)
+              for part in split.parts}
     return dict(train=PackedBatches(chunks(split.train), batch_size, shuffle=True, seed=seed), **scored)
 
 # %% ../nbs/02b_packing.ipynb #6b1f0c31

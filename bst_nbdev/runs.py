@@ -103,12 +103,13 @@ def read_fingerprint(
     kind = np.int64 if known.users.id_type == 'int' else str
     try:
         table = pd.read_csv(path, dtype=dict(user=kind, **sums), keep_default_na=False)
-        if {*table} != {'user', 'until', 'earlier', 'last', 'before', *sums}: raise ValueError('other columns')
+        wanted = {'user', 'until', 'earlier', 'last', 'before', *sums}
+        if {*table} != wanted: raise ValueError('other columns')
         if not np.array_equal(table.user, known.users.ids): raise ValueError('other users')
         return table
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is missing or damaged ({error}): copy the whole folder, or train again "
-                              "with this version") from error
+        raise CheckpointError(f"{path} is missing or damaged ({error}): copy the whole folder, or train "
+                              "again with this version") from error
 
 # %% ../nbs/09a_runs.ipynb #907e0e90
 def save_run(
@@ -197,14 +198,16 @@ def load_run(
 # %% ../nbs/09a_runs.ipynb #71a0e031
 def _markdown(scores):
     "Write the scores of the last part as a table in Markdown"
-    scores = scores[scores.part == scores.part.iloc[-1]].dropna(axis=1, how='all').drop(columns=['protocol', 'part'])
+    scores = scores[scores.part == scores.part.iloc[-1]].drop(columns=['protocol', 'part'])
+    scores = scores.dropna(axis=1, how='all')
     def cell(value): return f'{value:.4f}' if isinstance(value, float) else str(value)
     def line(values): return '| ' + ' | '.join(map(cell, values)) + ' |'
     rows = [line(row) for row in scores.itertuples(index=False)]
     return '\n'.join([line(scores.columns), '|' + '---|' * scores.shape[1], *rows])
 
-_ORIGIN = '''An update of the run `{folder}` (finished {finished}, SHA-256 of its weights `{sha256}`), which knew
-{ratings:,} of the ratings. In the table, `parent` is that run's model, asked the same.
+_ORIGIN = '''An update of the run `{folder}` (finished {finished}, SHA-256 of its weights
+`{sha256}`), which knew {ratings:,} of the ratings.
+In the table, `parent` is that run's model, asked the same.
 
 '''
 _CARD_END = '''```python
@@ -232,7 +235,7 @@ def model_card(
     scores = pd.DataFrame(metadata['scores'])
     origin = '' if parent is None else _ORIGIN.format(**parent)
     held = ('Scores on the test part, which was used once' if 'test' in {*scores.part} else
-            'All ratings were learnt, so none are left for a test. Scores on the newest, which were learnt too')
+            'All ratings were learnt, so none are left for a test. Scores on the newest, which were learnt')
     return f'''---
 library_name: bst_nbdev
 tags: [recommendation, behavior-sequence-transformer]

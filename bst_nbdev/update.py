@@ -66,10 +66,11 @@ def load_parent(
         raise CheckpointError(f"{folder}/metrics.json is missing, damaged or of another version ({error}): "
                               "train again") from error
     if getattr(model.config, 'visibility', 'causal') != 'causal':
-        raise ConfigError(f"{folder} fills in ratings between known ones (visibility {model.config.visibility}), "
-                          "so later ones cannot be held back to score an update: train again")
-    weights = file_digest(folder/'model.safetensors')
-    return Parent(folder, model, catalogue, read_fingerprint(folder, catalogue), recipe, finished, checksum, weights)
+        raise ConfigError(f"{folder} fills in ratings between known ones (visibility "
+                          f"{model.config.visibility}), so later ones cannot be held back to score it: "
+                          "train again")
+    known, weights = read_fingerprint(folder, catalogue), file_digest(folder/'model.safetensors')
+    return Parent(folder, model, catalogue, known, recipe, finished, checksum, weights)
 
 # %% ../nbs/09b_update.ipynb #09b10014
 def grow_profiles(

@@ -32,11 +32,12 @@ def _update(
 ):
     "Go on from a trained run with newer ratings, users and items, into a new run"
     options = dict(locals(), resume=None)
-    if data is None: raise ConfigError('no newer data given: use --data …, the ratings of today with all older ones')
+    if data is None: raise ConfigError('no newer data given: use --data …, old ratings and new ones together')
     if out is not None and Path(out).resolve().is_relative_to(Path(run).resolve()):
         raise ConfigError(f"{out} is in the folder of the run, which is not changed: choose another --out")
-    settings = dict(epochs=epochs, learning_rate=learning_rate, old_share=old_share, batch_size=batch_size, seed=seed)
-    start_training(plan_update(run, data, protocol='update-all' if all else 'update', **settings), options)
+    recipe = plan_update(run, data, protocol='update-all' if all else 'update', epochs=epochs, seed=seed,
+                         learning_rate=learning_rate, old_share=old_share, batch_size=batch_size)
+    start_training(recipe, options)
 
 def bst_update(
     argv: list | None = None,  # Arguments; None for those of the process

@@ -77,6 +77,7 @@ def split_update(
 # %% ../nbs/08c_update_recipe.ipynb #08c00019
 UPDATE_RATE = .25  # share of the preset's learning rate
 
+# %% ../nbs/08c_update_recipe.ipynb #08c0001a
 @dataclass(frozen=True)
 class UpdateRecipe:
     "Settings that decide the result of an update; None takes the preset's value"

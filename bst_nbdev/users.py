@@ -146,7 +146,7 @@ class KnownUsers:
         unknown = np.flatnonzero(rows[1:] == UNKNOWN)
         if len(unknown):
             logger.warning(f"{data.name} has {len(unknown):,} items that the model does not know, such as "
-                           f"{data.items.ids[unknown[0]]}: histories leave their ratings out until they are added")
+                           f"{data.items.ids[unknown[0]]}: histories leave them out until they are added")
         self.found = data, rows
         return self.found
 
@@ -164,7 +164,8 @@ class KnownUsers:
     ) -> list[History]:  # All ratings of each user
         "Collect the histories of known users"
         data, item_rows = self.found or self.read()
-        rows, known_rows = (ids.encode(np.array(users)).tolist() for ids in (data.users, self.catalogue.users))
+        ids = np.array(users)
+        rows, known_rows = data.users.encode(ids).tolist(), self.catalogue.users.encode(ids).tolist()
         if UNKNOWN in rows:
             user = users[rows.index(UNKNOWN)]
             raise UserError(f"no user has the id {user!r}: give one of the data, or a list of ratings")
@@ -173,8 +174,8 @@ class KnownUsers:
             mine = slice(data.offsets[row], data.offsets[row + 1])
             item = item_rows[data.item[mine]].astype(np.int64)
             known = item != UNKNOWN
-            found.append(History(item[known], *(np.array(x[mine])[known] for x in (data.rating, data.timestamp)),
-                                 user, profile))
+            rating, time = (np.array(x[mine])[known] for x in (data.rating, data.timestamp))
+            found.append(History(item[known], rating, time, user, profile))
         return found
 
     def history(self,
