@@ -6,7 +6,6 @@
 __all__ = ['BST_CHOICES', 'BSTConfig', 'check_bst_config', 'profile_widths', 'bst_settings', 'BST', 'history_window']
 
 # %% ../nbs/06_bst.ipynb #b1d9fa52
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -131,9 +130,7 @@ def check_bst_config(
         check_at_least(name, getattr(config, name))
     check_at_least('hidden', config.hidden, 0)
     check_rates(config, 'dropout', 'id_dropout')
-    check_scale(config.rating_values)
-    if not math.isfinite(config.threshold):
-        raise ConfigError(f"threshold must be a finite number, got {config.threshold}")
+    check_scale(config.rating_values, config.threshold)
     if config.crosses and any(width not in (1, config.item_width) for width in profile_widths(config)):
         raise ConfigError(f"crosses multiply the profile with an item vector of width {config.item_width}: "
                           'give user and features that width')

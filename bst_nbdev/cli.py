@@ -42,8 +42,7 @@ from .training import PRECISIONS, processes
 from .resume import Checkpoints, StopSignals, Stopped, check_interval, differences
 from .tracking import TRACKERS, Tracking, check_tracker
 from .ranking import RANKING
-from .update_recipe import UpdateRecipe
-from .pipeline import Recipe, choose_device, evaluate
+from .pipeline import Recipe, UpdateRecipe, choose_device, evaluate
 from .runs import (check_output_folder, check_same_data, create_run_folder, data_fingerprint,
                             discard_run, finish_run, load_run, load_unfinished)
 from .update import prepare_run
@@ -414,7 +413,7 @@ def _serve(
     model: str | None = None,  # Folder of a run
     host: str = '127.0.0.1',  # Address to listen on; with 0.0.0.0 other machines can reach it, without authentication
     port: int = 8000,  # Port to listen on; 0 for any free one
-    data: str | None = None,  # Ratings of known users, also newer ones (SIGHUP reads them again); those of the training if not given
+    data: str | None = None,  # Ratings of known users, also newer ones (SIGHUP: read again); those of the training if not given
     items: str | None = None,  # CSV file of items that came after training: columns item, title, genres, year
     device: str = 'auto',  # auto, cpu, cuda, …
     threads: int | None = None,  # Cores for the model; all if not given

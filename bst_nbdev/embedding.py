@@ -30,12 +30,14 @@ class IdEmbedding(nn.Module):
         with torch.no_grad(): self.table.weight[UNKNOWN] = 0
         self.id_dropout = id_dropout
         self.register_buffer('known', torch.ones(rows, dtype=torch.bool))
+        self.shown = None                                     # ids of one training batch (bool, [rows]); None: all
 
     def forward(self,
         rows: torch.Tensor,  # Row numbers of any shape (…)
     ) -> torch.Tensor:  # Vectors (…, D)
         "Look up the vectors of ids"
-        rows = rows * self.known[rows.long()]
+        known = self.known if self.shown is None or not self.training else self.known & self.shown
+        rows = rows * known[rows.long()]
         if self.training and self.id_dropout:
             rows = rows * (torch.rand(rows.shape, device=rows.device) >= self.id_dropout)
         return self.table(rows)

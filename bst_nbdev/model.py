@@ -162,11 +162,15 @@ def check_rates(
 
 def check_scale(
     rating_values: tuple[float, ...],  # The rating scale
+    threshold: float,  # A rating of at least this is a click, and an item that is liked
 ) -> None:
-    "Refuse a rating scale with fewer than two values"
+    "Refuse a rating scale with fewer than two values, or one that a threshold does not divide"
     if len(rating_values) < 2:
         raise ConfigError(f"the rating scale must have two values or more, got {rating_values}: "
                           'give data in which ratings differ')
+    low, high = rating_values[0], rating_values[-1]
+    if not low < threshold <= high:
+        raise ConfigError(f"threshold must be a rating above {low:g} and not above {high:g}, got {threshold:g}")
 
 # %% ../nbs/05a_model.ipynb #05a00036
 def check_on_scale(

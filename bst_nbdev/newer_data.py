@@ -210,6 +210,7 @@ def describe_ratings(
         return f"user {one.user}, item {one['item']}, {_day(one.timestamp)}: {values}"
     return _summary(table, words, of)
 
+# %% ../nbs/02c_newer_data.ipynb #02c0003a
 def check_old_ratings(
     data: Interactions,  # Newer data
     known: pd.DataFrame,  # Result of `fingerprint` for the older data

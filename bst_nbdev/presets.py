@@ -34,7 +34,7 @@ TWO_STREAM_TRAINING = dict(
     embedding_decay=1., beta2=.98, averaging=.1)
 
 RATING_ONLY = dict(objective='rating', user_table=True, history_dropout=.3, start_dropout=0.,
-                   profile_dropout=0., moment_dropout=0.)
+                   profile_dropout=0., moment_dropout=0., item_id_dropout=0.)
 
 PRESETS = {
     'both': Preset(

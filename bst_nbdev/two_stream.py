@@ -45,7 +45,7 @@ class TwoStreamConfig(ModelConfig):
     profile_dropout: float = .2  # Probability with which a whole profile is hidden while training, and each of its features
     moment_dropout: float = .5  # Probability with which the moment of a question is hidden while training; 0: always known
     user_id_dropout: float = 0.  # Probability with which a user's id is hidden while training
-    item_id_dropout: float = 0.  # Probability with which an item's id is hidden while training
+    item_id_dropout: float = .02  # Probability with which an item is new to a training batch: only its id is hidden
     objective: str = 'rating+next'  # One of `OBJECTIVES`: the answers that are learnt
     next_weight: float = .5  # Weight of the next item in the loss, beside another answer
     next_every: int = 2  # In training, the next item is asked for at every so many positions
@@ -115,8 +115,8 @@ def check_two_stream_config(
     if config.visibility != 'causal' and config.moment_dropout:
         raise ConfigError("with visibility 'bidirectional' a question stands between ratings, so its moment "
                           "is known: set moment_dropout to 0")
-    check_scale(config.rating_values)
-    for name in 'threshold', 'recency', 'next_weight':
+    check_scale(config.rating_values, config.threshold)
+    for name in 'recency', 'next_weight':
         value = getattr(config, name)
         if not math.isfinite(value): raise ConfigError(f"{name} must be a finite number, got {value}")
     check_rates(config, 'dropout', 'embedding_dropout', 'history_dropout', 'start_dropout')
@@ -175,7 +175,7 @@ class TwoStreamTransformer(nn.Module):
         super().__init__()
         c = self.config = config
         genres = 'mean' if c.num_genres else 'none'
-        self.item = ItemEmbedding(c.items, c.width, c.num_genres, c.num_periods, genres, c.item_id_dropout)
+        self.item = ItemEmbedding(c.items, c.width, c.num_genres, c.num_periods, genres)
         widths = (c.width,) * len(c.feature_rows)
         users = c.users if c.user_table else 0
         self.user = UserEmbedding(users, c.width, c.feature_rows, widths, id_dropout=c.user_id_dropout)
@@ -376,6 +376,23 @@ def next_log_prob(self: TwoStreamBST,
     vectors = self.user_vector(memory, questions)[target_mask]                                # (n, D)
     return self.heads['next'].log_prob(vectors, target_item[target_mask], self.item)
 
+# %% ../nbs/06a_two_stream.ipynb #06a57071
+@patch
+def id_tables(self: TwoStreamBST) -> tuple[list, list]:  # Tables (`IdEmbedding`) of users, tables of items; None is allowed
+    "List the tables of users and the tables of items, those of the heads too"
+    users, items = [self.streams.user.id], [self.item.id]
+    for head in self.heads.values():
+        of_users, of_items = head.id_tables()
+        users += of_users
+        items += of_items
+    return users, items
+
+@patch
+def hide_items(self: TwoStreamBST) -> None:
+    "Draw the items that are new to the next training batch, and hide their ids in all tables"
+    shown = torch.rand(self.config.items, device=self.device) >= self.config.item_id_dropout
+    for table in self.id_tables()[1]: table.shown = shown
+
 # %% ../nbs/06a_two_stream.ipynb #06a57062
 @patch
 def forward(self: TwoStreamBST,
@@ -387,6 +404,7 @@ def forward(self: TwoStreamBST,
     **history,  # Histories as `encode` takes them
 ) -> torch.Tensor | dict:  # For n targets: scores (n, K), logits of clicks (n), log-probabilities (n); by answer if several
     "Answer all targets of a batch, as `Chunks` gathers it"
+    if self.training and self.config.item_id_dropout: self.hide_items()
     memory = self.encode(target_position=target_position, target_mask=target_mask, **history)
     if self.training and moment_known is None: moment_known = self.hide_moments(target_position)
     questions = self.streams.questions(memory, target_time, target_position, moment_known)
@@ -400,12 +418,6 @@ def forward(self: TwoStreamBST,
     return found if len(found) > 1 else next(iter(found.values()))
 
 # %% ../nbs/06a_two_stream.ipynb #f7b0abeb
-@patch
-def id_tables(self: TwoStreamBST) -> tuple[list, list]:  # Tables (`IdEmbedding`) of users, of items; None is allowed
-    "List the tables of users and the tables of items"
-    users, items = zip(*(head.id_tables() for head in self.heads.values()))
-    return sum(users, [self.streams.user.id]), sum(items, [self.item.id])
-
 @patch
 def init_from_training(self: TwoStreamBST,
     known_users,  # Which user rows the training part shows (bool, U)

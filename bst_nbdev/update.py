@@ -139,6 +139,7 @@ def plan_update(
     parent = load_parent(folder)
     return UpdateRecipe(str(folder), str(data), parent.recipe.preset, parent.weights, **settings)
 
+# %% ../nbs/09b_update.ipynb #09b1002a
 @dataclass(frozen=True, eq=False)
 class Update:
     "An update that is ready to begin"
@@ -165,6 +166,7 @@ class Update:
         return fit_run(recipe, self.interactions, split, batches, model, device, baselines, callbacks,
                        beside=dict(parent=before), parent=origin, before=self.before)
 
+# %% ../nbs/09b_update.ipynb #09b1002b
 def open_update(
     recipe: UpdateRecipe,  # Settings of the update
     data: str | Path | None = None,  # Where the newer data are now; None: where the recipe says
