@@ -225,7 +225,7 @@ class Recommender(Predictor, ModelHubMixin):
     @classmethod
     def load(cls,
         folder: str | Path,  # Folder of `save_run` or `save_pretrained`, or the name of a model on the Hub
-        data: str | Path | None = None,  # Path of the data of known users; None for their path at training
+        data: str | Path | None = None,  # Path of the data of known users, also newer ones; None for their path at training
         device: str = 'auto',  # auto, cpu, cuda, …
     ) -> 'Recommender':  # Ready to use
         "Load the recommender of a saved run"

@@ -15,15 +15,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bst_nbdev.core import DataError, file_digest
+from bst_nbdev.core import ConfigError, DataError, file_digest
 from bst_nbdev.data import from_frame
 from bst_nbdev.out_of_core import prepare_out_of_core
 from bst_nbdev.pipeline import Recipe, train
 from bst_nbdev.prepared import load, save_prepared
 from bst_nbdev.resume import Checkpoints, load_state
+from bst_nbdev.recommender import Recommender
 from bst_nbdev.runs import load_run, save_run
 from bst_nbdev.sample import make_sample
 from bst_nbdev.update import load_parent, open_update, plan_update, read_newer
+from bst_nbdev.users import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 ENV = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'BST_PROGRESS': '0', 'CUDA_VISIBLE_DEVICES': ''}
@@ -118,6 +120,30 @@ def test_new_values_of_a_profile(grows, parent, tmp_path):
     assert run.model.config.feature_rows[0] == 4
     again = load_run(save_run(run, tmp_path/'run'), device='cpu')
     assert again.interactions.user_features['sex'].rows.max() == 3
+
+@pytest.mark.parametrize('preset, settings', [('single-sequence', {}), ('rating', {}), ('next', dict(protocol='leave-last-out'))])
+def test_other_presets(grows, tmp_path, preset, settings):
+    "Are updated and loaded again, those with a table of users too"
+    one = save_run(train(Recipe(str(grows[0]), preset, epochs=1, **settings), device='cpu', baselines=()), tmp_path/'one')
+    result = open_update(plan_update(one, grows[1], epochs=1)).train('cpu', baselines=())
+    again = load_run(save_run(result, tmp_path/'two'), device='cpu')
+    np.testing.assert_array_equal(again.split.test, result.split.test)
+    assert all(value.equal(again.model.state_dict()[name]) for name, value in result.model.state_dict().items())
+
+def test_imputation_is_refused(grows, tmp_path):
+    "A model that reads later ratings cannot be scored on what came since"
+    run = train(Recipe(str(grows[0]), 'fill-in', protocol='random-ratings', epochs=1), device='cpu', baselines=())
+    with pytest.raises(ConfigError, match='fills in ratings between known ones'): load_parent(save_run(run, tmp_path/'run'))
+
+def test_known_users_move_on(grows, parent):
+    "Histories hold what came since; users who joined are strangers with a profile; unknown items are left out"
+    old, new = (Recommender.load(parent, data=data, device='cpu') for data in grows)
+    ratings = load(grows[1])
+    longer = [int(user) for user in old.users.interactions.users.ids if len(new.history(int(user))) > len(old.history(int(user)))]
+    assert longer and (new.history(longer[0]).item != 0).all()
+    joined = next(int(user) for user in ratings.users.ids if int(user) not in old.users.interactions.users.ids)
+    assert new.history(joined).user == 0 and any(new.history(joined).profile) and len(new.recommend(joined, k=3)) == 3
+    with pytest.raises(UserError, match='no user has the id'): old.history(joined)
 
 def start(module, *options):
     "Start a command in a process of its own"
