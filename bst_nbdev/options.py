@@ -40,7 +40,7 @@ def parse_profile(
     pairs = [tuple(side.strip() for side in part.split('=', 1)) for part in parts]
     for part, pair in zip(parts, pairs):
         if len(pair) < 2 or not all(pair):
-            raise ConfigError(f"a profile is a list of features with values such as sex=F,age=25, got {part!r}")
+            raise ConfigError(f"a profile is a list of values such as sex=F,age=25, got {part!r}")
     names = [name for name, _ in pairs]
     for name in names:
         if names.count(name) > 1: raise ConfigError(f"the profile has {name} twice: give it once")

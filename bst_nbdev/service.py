@@ -330,7 +330,8 @@ def add_lookups(
     async def health() -> dict:
         "Describe the model, its data and the queue"
         return dict(status='ok', data=catalogue.name, items=config.items - 1, users=config.users - 1,
-                    new_items=int(recommender.items.new.sum()), answers=config.answers, ranked_by=service.orders,
+                    new_items=int(recommender.items.new.sum()),
+                    answers=config.answers, ranked_by=service.orders,
                     preset=recommender.metadata['recipe']['preset'], rating_values=catalogue.rating_values,
                     genres=catalogue.genre_names, profile=profile, waiting=service.batcher.waiting.qsize())
 

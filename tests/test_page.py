@@ -408,7 +408,7 @@ def test_without_features_no_profile_is_asked_for(page, before_load):
     assert not page.one('#profile').is_displayed()
 
 def test_a_new_film_is_marked(browser, run, tmp_path):
-    (tmp_path/'new.csv').write_text('item,title,genres,year\n9001,"Harbour, The Quiet (2031)",Drama|Romance,2031\n')
+    (tmp_path/'new.csv').write_text('item,title,genres,year\n9001,"Quiet Harbour, The (2031)",Drama|Romance,2031\n')
     with served(run, '--items', str(tmp_path/'new.csv')) as address:
         page = Page(browser, address)
         page.wait(lambda: answers(address))
