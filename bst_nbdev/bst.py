@@ -18,7 +18,7 @@ from .core import ConfigError, check_at_least, check_choice
 from .embedding import (GENRE_MODES, EmbedRating, IdEmbedding, ItemEmbedding, LearnedPosition,
                                  MultiplyRating, TimeGapPosition, UserEmbedding)
 from .mlp import MLP
-from .model import (ModelConfig, SequenceModel, check_rates, check_scale, click_loss, data_sizes,
+from .model import (ModelConfig, SequenceModel, check_depth, check_rates, check_scale, click_loss, data_sizes,
                              mark_known)
 from .packing import History, collate
 from .splits import check_sequence_length
@@ -126,8 +126,8 @@ def check_bst_config(
     for name, choices in BST_CHOICES.items():
         check_choice(name, getattr(config, name), choices)
     check_sequence_length(config.sequence_length)
-    for name in 'users', 'items', 'item_width', 'heads', 'blocks':
-        check_at_least(name, getattr(config, name))
+    check_depth('blocks', config.blocks)
+    for name in 'users', 'items', 'item_width', 'heads': check_at_least(name, getattr(config, name))
     check_at_least('hidden', config.hidden, 0)
     check_rates(config, 'dropout', 'id_dropout')
     check_scale(config.rating_values, config.threshold)

@@ -20,6 +20,7 @@ import tempfile
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from importlib.metadata import PackageNotFoundError, version
+from numbers import Integral
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -64,6 +65,8 @@ def check_at_least(
     minimum: int = 1,  # The smallest number that is allowed
 ) -> int:  # The number given
     "Return `value` if it is large enough, or raise a `ConfigError` that says what to give"
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise ConfigError(f"{name} must be a whole number, got {value!r}")
     if value < minimum: raise ConfigError(f"{name} is {value}: give {minimum} or more")
     return value
 

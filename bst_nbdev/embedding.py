@@ -105,13 +105,17 @@ class ItemEmbedding(nn.Module):
         rows: torch.Tensor,  # Row numbers of items, of any shape (…)
     ) -> torch.Tensor:  # Vectors (…, D)
         "Look up the vectors of items"
-        if torch.is_inference_mode_enabled() and not self.training: return self.table()[rows.long()]
-        return self.join_features(rows)
+        return self.table()[rows.long()] if self.keeps_table else self.join_features(rows)
+
+    @property
+    def keeps_table(self) -> bool:
+        "Whether the vectors of all items are kept: where nothing is trained or exported"
+        return torch.is_inference_mode_enabled() and not (self.training or torch.compiler.is_exporting())
 
     def table(self) -> torch.Tensor:  # (M, D)
         "Compute the vectors of all items; in inference mode they are kept until a weight changes"
         every = torch.arange(len(self.id.known), device=self.id.known.device)
-        if self.training or not torch.is_inference_mode_enabled(): return self.join_features(every)
+        if not self.keeps_table: return self.join_features(every)
         state = weights_state(self)
         if self.kept is None or self.kept[0] != state: self.kept = state, self.join_features(every)
         return self.kept[1]

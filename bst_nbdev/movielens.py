@@ -192,9 +192,15 @@ def _text(data):
     try: return data.decode('utf-8-sig')
     except UnicodeDecodeError: return data.decode('latin-1')
 
+def _text_of_lines(data):
+    "Bytes as text, each line by itself where they are not all UTF-8: one bad line must not spoil the others"
+    try: return data.decode('utf-8-sig')
+    except UnicodeDecodeError: return '\n'.join(map(_text, data.split(b'\n')))
+
 def _lines(data):
-    "Yield number (from 1) and text of each line that is not blank"
-    return [(n, line.rstrip('\r')) for n, line in enumerate(_text(data).split('\n'), 1) if line.strip()]
+    "List number (from 1) and text of each line that is not blank"
+    lines = enumerate(_text_of_lines(data).split('\n'), 1)
+    return [(n, line.rstrip('\r')) for n, line in lines if line.strip()]
 
 def _stream_lines(files, name):
     "Yield the same for a file that need not fit into memory, one line at a time"
@@ -222,7 +228,10 @@ def _first_line(files, layout):
     "Names of the columns of the ratings, or a `DataError` if the file is empty or lacks one"
     where = files.where(layout.ratings)
     with files.stream(layout.ratings) as file:
-        first = file.readline()
+        first = file.readline(2**20)
+        if b'\r' in first.rstrip(b'\r\n'):
+            raise DataError(f"{where}: lines end in a carriage return alone, as on very old systems: "
+                            "write them with line feeds, for instance by tr '\\r' '\\n'")
         if not first.strip() and not any(line.strip() for line in file):
             raise DataError(f"{where} is empty: get the data again")
     fields = _header(first, layout)
@@ -248,11 +257,12 @@ def read_rating_pieces(
 ):  # Yields tables with `RATING_COLUMNS` and at most `PIECE_ROWS` rows
     "Read the ratings a piece at a time; a `DataError` names the line that is wrong"
     fields = _first_line(files, layout)
-    where, rows, reason = files.where(layout.ratings), 0, None
+    where, rows, reason, has_large = files.where(layout.ratings), 0, None, False
     try:
         with files.stream(layout.ratings, layout.separator[0].encode()) as file:
             for table in _parse_ratings(file, layout, fields):
                 rows += len(table)
+                has_large |= bool((table[['user', 'item']] >= 2**53).to_numpy().any())
                 yield table
             separators = file.raw.count
     except pd.errors.EmptyDataError:
@@ -260,7 +270,7 @@ def read_rating_pieces(
     except DataError: raise
     except (ValueError, OverflowError) as error: reason = error
     expected = len(layout.separator) * (len(fields) - 1) * (rows + bool(layout.header))
-    if reason or separators != expected: _check_lines(files, layout, fields)
+    if reason or separators != expected or has_large: _check_lines(files, layout, fields)
     if reason: raise DataError(f"{where} cannot be read as ratings ({reason}): get the data again")
 
 # %% ../nbs/01a_movielens.ipynb #412a0b3f
@@ -335,6 +345,7 @@ GENRES_100K = ('unknown', 'Action', 'Adventure', 'Animation', "Children's", 'Com
 def _items_100k(files, layout):
     "(line, (id, title, genres, release date)) of each film in `u.item`"
     for n, fields in _split_lines(files, layout.items, '|', 24):
+        _check_field_count(f"{files.where(layout.items)}, line {n}", fields, 24, '|')  # a title must not hold one
         flags = zip(GENRES_100K, fields[5:])
         genres = [genre for genre, flag in flags if flag.strip() == '1' and genre != 'unknown']
         yield n, (fields[0], fields[1], '|'.join(genres), fields[2])
@@ -347,7 +358,7 @@ def _items_dat(files, layout):
 def _items_csv(files, layout):
     "(line, (id, title, genres, '')) of each film in `movies.csv`, whose titles may be in quotes"
     where, names = files.where(layout.items), ('movieId', 'title', 'genres')
-    reader = csv.reader(io.StringIO(_text(files.read(layout.items)), newline=''))
+    reader = csv.reader(io.StringIO(_text_of_lines(files.read(layout.items)), newline=''))
     header = next(reader, [])
     missing = ', '.join(name for name in names if name not in header)
     if missing:

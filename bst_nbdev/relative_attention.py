@@ -92,7 +92,7 @@ class StreamBias(RelativeBias):
         recency: float = 0.,  # Slope of a block's last head at the start; its first head has none
         unknown_moment: bool = False,  # Learn corrections for targets whose moment is unknown
     ):
-        slopes = tuple(torch.linspace(0, recency, heads).repeat(layers).tolist())
+        slopes = tuple(torch.linspace(0, recency, heads, device='cpu').repeat(layers).tolist())
         super().__init__(layers * heads, visibility=visibility, slopes=slopes, unknown_moment=unknown_moment)
         self.layers = layers
         self.heads = heads

@@ -99,8 +99,8 @@ def draw_titles(
 def draw_sessions(
     random: np.random.RandomState,  # Source of random numbers
     n: int,  # Number of ratings of the user
-) -> tuple[np.ndarray, np.ndarray]:  # Timestamps in whole seconds (n,), never falling; moods as 0 to 4 (n,)
-    "Draw when a user rates, and in which mood"
+) -> tuple[np.ndarray, ...]:  # Seconds, whole and never falling; moods, 0 to 4; genres of the moment, 0 to 17; each (n,)
+    "Draw when a user rates, in which mood, and which genre the user looks for"
     opens = random.random_sample(n) < 1/12                             # whether a rating opens a new session
     gap = random.random_sample(n)
     same = random.random_sample(n) < 1/7                               # whether a rating has the second of the one before
@@ -110,23 +110,27 @@ def draw_sessions(
     step[0] = 956_700_000 + int(first * 400 * 86_400)                  # some time in the 400 days from April 2000
 
     change = random.random_sample(n) < np.where(opens, 0.5, 0.03)      # with probability q_t
-    other = 1 + (random.random_sample(n) * (len(MOODS) - 1)).astype(np.int64)
+    choice = random.random_sample(n) * (len(MOODS) - 1)                # 0 to 3 and decimals: they choose mood and genre
+    other = 1 + choice.astype(np.int64)
     start = int(random.random_sample() * len(MOODS))
     mood = (start + np.where(change, other, 0).cumsum()) % len(MOODS)
-    return step.cumsum(), mood
+    begin = np.maximum.accumulate(np.where(change, np.arange(n), 0))   # the rating at which the present mood began
+    decimals = (choice - np.floor(choice))[begin]
+    genre = [_MOOD_GENRES[z][int(x * len(_MOOD_GENRES[z]))] for z, x in zip(mood, decimals)]
+    return step.cumsum(), mood, np.array(genre)
 
 # %% ../nbs/00a_sample.ipynb #04d61aaa
 def choose_films(
     random: np.random.RandomState,  # Source of random numbers
     popularity: np.ndarray,  # (M,) whole-number weight of each film
-    suits: np.ndarray,  # (M, moods) True where a film suits a mood
-    moods: np.ndarray,  # (n,) mood at each rating
+    genres: np.ndarray,  # (M, 18) True where a film has a genre
+    wanted: np.ndarray,  # (n,) genre of the moment at each rating
 ) -> np.ndarray:  # (n,) row of the film watched at each rating, none twice
     "Choose the films a user watches, one after the other"
     unseen = popularity.copy()
     films = []
-    for uniform, mood in zip(random.random_sample(len(moods)), moods):
-        film = int(choose_weighted(np.where(suits[:, mood], 5, 1) * unseen, uniform))
+    for uniform, genre in zip(random.random_sample(len(wanted)), wanted):
+        film = int(choose_weighted(np.where(genres[:, genre], 30, 1) * unseen, uniform))
         films.append(film)
         unseen[film] = 0
     return np.array(films)
@@ -162,7 +166,7 @@ def simulate(
     seed: int = SAMPLE_SEED,  # Any integer from 0 to 2**32 - 1
     n_users: int = 380,  # U
     n_movies: int = 300,  # M, from 150 to 400
-) -> tuple[dict, np.ndarray]:  # Arrays user, movie, rating, timestamp, mood in order of rating; genres (M, 18)
+) -> tuple[dict, np.ndarray]:  # Arrays user, movie, rating, timestamp, mood, wanted in order of rating; genres (M, 18)
     "Draw all ratings of all users; users and films are numbered from 0"
     check_seed(seed)
     if n_users < 1: raise ConfigError(f'n_users must be at least 1, got {n_users}')
@@ -175,11 +179,11 @@ def simulate(
     columns = []
     for user in range(n_users):
         n = 50 + int(random.random_sample() * 71)
-        timestamp, mood = draw_sessions(random, n)
-        movie = choose_films(random, popularity, suits, mood)
+        timestamp, mood, wanted = draw_sessions(random, n)
+        movie = choose_films(random, popularity, genres, wanted)
         rating = draw_ratings(random, genres[movie], film_bias[movie], suits[movie, mood])
-        columns.append([np.full(n, user), movie, rating, timestamp, mood])
-    names = ['user', 'movie', 'rating', 'timestamp', 'mood']
+        columns.append([np.full(n, user), movie, rating, timestamp, mood, wanted])
+    names = ['user', 'movie', 'rating', 'timestamp', 'mood', 'wanted']
     return dict(zip(names, np.concatenate(columns, axis=1))), genres
 
 # %% ../nbs/00a_sample.ipynb #ef6ccabc
@@ -197,9 +201,11 @@ How they were made: \
 bst_nbdev.sample.make_sample(folder, seed={seed}, n_users={n_users}, n_movies={n_movies}).
 A rating is the sum of a base level, a user's bias, a film's bias, the user's taste for the film's genres, \
 the effect of the
-user's mood, and noise, rounded. Moods last for a number of ratings and then change, \
-so the order of the ratings carries
-information. Sex, age, occupation and zip code carry none.
+user's mood, and noise, rounded. A film with the genre that the mood makes the user look for is \
+watched 30 times as readily.
+Moods last for a number of ratings and then change, so the order of the ratings carries information \
+on both. Sex, age,
+occupation and zip code carry none.
 The notebook nbs/00a_sample.ipynb explains every step. The same seed gives the same bytes on every machine.
 
 Not derived from MovieLens or from any other data. Licence: CC0 1.0 or Apache-2.0, as you prefer.

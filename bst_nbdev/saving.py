@@ -97,13 +97,18 @@ def restore_model(
     "Rebuild a saved model"
     folder = Path(folder)
     record = _read_config(folder)
-    try: model = build(record['model'])
+    try:
+        with torch.device('meta'): expected = build(record['model']).state_dict()  # shapes alone, which need no memory
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise CheckpointError(f"{folder/'config.json'} describes no model of this version ({error}): "
                               'train again') from error
     weights = _read_weights(folder, record.get('sha256'))
-    if problem := weight_differences(weights, model.state_dict()):
+    if problem := weight_differences(weights, expected):
         raise CheckpointError(f"{folder} does not fit its configuration: {problem}")
+    for name, value in weights.items():
+        if not value.isfinite().all():
+            raise CheckpointError(f"{folder}: the weights {name} hold numbers that are not finite: train again")
+    model = build(record['model'])
     model.load_state_dict(weights)
     return model.to(device).eval()
 

@@ -19,8 +19,8 @@ from torch.nn import functional as F
 from .core import UNKNOWN, ConfigError, check_at_least, check_choice
 from .embedding import EmbedRating, ItemEmbedding, TimeGapPosition, UserEmbedding
 from .heads import ClickHead, NextItemHead, RatingHead
-from .model import (OBJECTIVES, ModelConfig, SequenceModel, check_on_scale, check_rates, check_scale,
-                             click_loss, data_sizes, mark_known)
+from .model import (OBJECTIVES, ModelConfig, SequenceModel, check_depth, check_on_scale, check_rates,
+                             check_scale, click_loss, data_sizes, mark_known)
 from .packing import VISIBILITIES, History, collate, make_packed_batches, visible
 from .relative_attention import StreamBias, TwoStreamBlock, last_seen
 
@@ -40,14 +40,14 @@ class TwoStreamConfig(ModelConfig):
     factors: int = 32  # With `user_table`: width of a factorisation (user times item) that is added to the scores; 0 for none
     dropout: float = .1  # In the blocks
     embedding_dropout: float = .1  # Of the tokens
-    history_dropout: float = .1  # Probability with which each rating of a history is hidden while training
+    history_dropout: float = .2  # Probability with which each rating of a history is hidden while training
     start_dropout: float = .1  # Probability with which a history begins at one of its targets only, while training
     profile_dropout: float = .2  # Probability with which a whole profile is hidden while training, and each of its features
     moment_dropout: float = .5  # Probability with which the moment of a question is hidden while training; 0: always known
     user_id_dropout: float = 0.  # Probability with which a user's id is hidden while training
     item_id_dropout: float = .02  # Probability with which an item is new to a training batch: only its id is hidden
     objective: str = 'rating+next'  # One of `OBJECTIVES`: the answers that are learnt
-    next_weight: float = .5  # Weight of the next item in the loss, beside another answer
+    next_weight: float = .4  # Weight of the next item in the loss, beside another answer
     next_every: int = 2  # In training, the next item is asked for at every so many positions
     negatives: int = 4_000  # Items drawn for each training batch (sampled softmax) where the catalogue is larger; 0 for never
     kind: str = 'two-stream'  # Family of the model
@@ -106,7 +106,8 @@ def check_two_stream_config(
     "Raise a `ConfigError` for a setting that cannot work"
     choices = dict(visibility=VISIBILITIES, objective=OBJECTIVES, kind=('two-stream',))
     for name in choices: check_choice(name, getattr(config, name), choices[name])
-    for name in 'users', 'items', 'width', 'layers', 'heads', 'hidden', 'chunk', 'min_history', 'next_every':
+    check_depth('layers', config.layers)
+    for name in 'users', 'items', 'width', 'heads', 'hidden', 'chunk', 'min_history', 'next_every':
         check_at_least(name, getattr(config, name))
     for name in 'negatives', 'factors': check_at_least(name, getattr(config, name), 0)
     if config.visibility != 'causal' and 'next' in config.answers:

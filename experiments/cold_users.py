@@ -141,7 +141,7 @@ def merge(path, rows):
         merged = old.merge(rows[KEY].drop_duplicates(), on=KEY, how='left', indicator=True)
         rows = pd.concat([old[(merged._merge == 'left_only').values], rows])
     with atomic_path(path) as scratch:
-        rows.sort_values([*KEY, 'profile', 'k']).to_csv(scratch, index=False, float_format='%.6g')
+        rows.sort_values(KEY, kind='stable').to_csv(scratch, index=False, float_format='%.6g')
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__,

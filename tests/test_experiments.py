@@ -113,3 +113,23 @@ def test_the_next_item_is_ranked_with_and_without_the_moment(script, sample):
     assert list(found) == ['hit_rate', 'ndcg', 'hit_rate_unknown', 'ndcg_unknown']
     known = build_model(sample, moment_dropout=0.).eval()
     assert list(tune.ranking_on(known, sample, rows[:30])) == ['hit_rate', 'ndcg']
+
+# --- New items
+
+def test_new_films_are_neither_targets_nor_history(script, sample):
+    new_items = script('new_items')
+    is_new = new_items.new_films(sample)
+    split, rows = new_items.keep_out(sample, is_new)
+    assert is_new.sum() == round(sample.num_items * new_items.SHARE) and not is_new[0]
+    first = pd.Series(sample.timestamp).groupby(sample.item).min()
+    assert first[is_new[first.index]].min() >= first[~is_new[first.index]].max()
+    for part in split.train, split.validation, split.test, split.history_rows: assert not is_new[sample.item[part]].any()
+    assert len(split.history_rows) + len(rows) == len(sample) and is_new[sample.item[rows]].all()
+
+def test_genres_predict_by_hand(script, sample):
+    rows = np.arange(500)
+    means = script('new_items').genre_means(sample, rows)
+    film, mean = sample.item[7], sample.rating[rows].mean()
+    of_genre = [sample.rating[rows][sample.genres[sample.item[rows], g] > 0].mean() - mean
+                for g in np.flatnonzero(sample.genres[film])]
+    assert np.isclose(means[film], mean + np.mean(of_genre), atol=1e-5)
