@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CHANGEABLE', 'CHANCES', 'make_parser', 'run_command', 'print_scores', 'Resumed', 'load_resumed', 'broadcast_text',
-           'run_training', 'bst_train', 'write_csv', 'bst_evaluate', 'print_items', 'bst_recommend', 'bst_prepare',
-           'is_loopback', 'bst_serve']
+           'run_training', 'start_training', 'bst_train', 'write_csv', 'bst_evaluate', 'print_items', 'bst_recommend',
+           'bst_prepare', 'is_loopback', 'bst_serve']
 
 # %% ../nbs/11_cli.ipynb #9ba913b0
 import argparse
@@ -42,9 +42,11 @@ from .training import PRECISIONS, processes
 from .resume import Checkpoints, StopSignals, Stopped, check_interval, differences
 from .tracking import TRACKERS, Tracking, check_tracker
 from .ranking import RANKING
-from .pipeline import Recipe, choose_device, evaluate, train
+from .pipeline import Recipe, UpdateRecipe, choose_device, evaluate
 from .runs import (check_output_folder, check_same_data, create_run_folder, data_fingerprint,
                             discard_run, finish_run, load_run, load_unfinished)
+from .update import prepare_run
+from .users import read_again_on_hangup
 from .options import load_history, load_recommender, parse_profile, parse_years, split_commas
 
 # %% ../nbs/11_cli.ipynb #ad6bd3eb
@@ -119,7 +121,7 @@ def print_scores(
     table = table.assign(model=table.model + np.where(table.moment == 'unknown', ', moment unknown', ''))
     metrics = [name for name in ('mae', 'mae_mean', 'rmse', 'auc', *RANKING) if name in table]
     print(f'\nprotocol: {table.protocol.iloc[0]}')
-    for part in 'validation', 'test':
+    for part in table.part.unique():
         scores = table[table.part == part].set_index('model')[metrics].dropna(axis=1, how='all')
         shown = scores.rename_axis(None).rename_axis(part, axis=1)
         print('\n' + shown.to_string(float_format='{:.4f}'.format, na_rep=''))
@@ -129,7 +131,7 @@ CHANGEABLE = 'resume', 'data', 'device', 'checkpoint_every', 'keep_checkpoints' 
 
 class Resumed(NamedTuple):
     "Settings of a run that is resumed"
-    recipe: Recipe  # As at its start
+    recipe: Recipe | UpdateRecipe  # As at its start
     options: dict  # All options of the command; those in `CHANGEABLE` may differ from its start
     data: dict  # Fingerprint of its data
 
@@ -177,7 +179,7 @@ def _callbacks(folder, recipe, data, options, stop):
     return [*tracking, Checkpoints(folder/'checkpoints', about, options['checkpoint_every'], stop=stop)]
 
 def run_training(
-    recipe: Recipe,  # Settings that decide the result
+    recipe: Recipe | UpdateRecipe,  # Settings that decide the result
     options: dict,  # All options of the command
     resumed_data: dict | None,  # Fingerprint of the data of a resumed run; None for a new run
     group: PartialState,  # All processes, as `processes` gives them
@@ -185,14 +187,14 @@ def run_training(
 ) -> None:
     "Load the data, train, save the run and print its scores"
     device = choose_device(options['device'])
-    with group.main_process_first(): interactions = load(options['data'])
+    with group.main_process_first(): interactions, begin = prepare_run(recipe, options['data'])
     print(interactions)
     folder = _open_folder(recipe, options, resumed_data, interactions, group)
     stop.advice = f'resume with: bst_train --resume {quote(str(folder))}'
     print(f'run: {folder} (if it is interrupted, {stop.advice})')
     callbacks = _callbacks(folder, recipe, data_fingerprint(interactions), options, stop)
     try:
-        run = train(recipe, interactions, device, callbacks=callbacks)
+        run = begin(device, callbacks=callbacks)
         if group.is_main_process: finish_run(run, folder, options['keep_checkpoints'])
     except BSTError as error:
         if not group.is_main_process or not discard_run(folder): raise
@@ -243,13 +245,17 @@ def _train(
     if resume is None: start = _new_recipe(options), options, None
     else: start = load_resumed(resume, options, explicit_options)
     if start is None: print(f'{resume} is already finished; next: bst_evaluate {quote(resume)}')
-    else: _start_training(*start)
+    else: start_training(*start)
 
 # %% ../nbs/11_cli.ipynb #3666ab10
 def _new_recipe(options):
     return Recipe(**{field.name: options[field.name] for field in fields(Recipe) if field.name in options})
 
-def _start_training(recipe, options, resumed_data):
+def start_training(
+    recipe: Recipe | UpdateRecipe,  # Settings that decide the result
+    options: dict,  # All options of the command; those in `CHANGEABLE`, track and out must be there
+    resumed_data: dict | None = None,  # Fingerprint of the data of a resumed run; None for a new run
+) -> None:
     "Check what would otherwise fail late, and train in this process as one of its group"
     if options['track']: check_tracker(options['track'])
     check_interval(options['checkpoint_every'])
@@ -341,7 +347,7 @@ def _recommend(
     min_ratings: int = 20,  # Only items with at least this many ratings in training, and new ones
     predict: str | None = None,  # Instead of a list: the model's answers for this item (title or id)
     why: str | None = None,  # Instead of a list: show how the user's ratings moved the answer for this item (title or id)
-    data: str | None = None,  # Path of the run's data now; their path at training if not given
+    data: str | None = None,  # Path of the ratings of known users, also newer ones; their path at training if not given
     device: str = 'auto',  # auto, cpu, cuda, …
     out: str | None = None,  # CSV file to which the table is also written
 ):
@@ -407,7 +413,7 @@ def _serve(
     model: str | None = None,  # Folder of a run
     host: str = '127.0.0.1',  # Address to listen on; with 0.0.0.0 other machines can reach it, without authentication
     port: int = 8000,  # Port to listen on; 0 for any free one
-    data: str | None = None,  # Path of the run's data now, for known users; their path at training if not given
+    data: str | None = None,  # Ratings of known users, also newer ones (SIGHUP: read again); those of the training if not given
     items: str | None = None,  # CSV file of items that came after training: columns item, title, genres, year
     device: str = 'auto',  # auto, cpu, cuda, …
     threads: int | None = None,  # Cores for the model; all if not given
@@ -422,6 +428,8 @@ def _serve(
     if data is not None: find_data(data)
     port, waiting = check_address(host, port), check_at_least('waiting', waiting)
     recommender = load_recommender(model, data, device, items)
+    if data is not None: recommender.users.read()
+    read_again_on_hangup(recommender.users)
     local = is_loopback(host)
     app = make_app(recommender, ('127.0.0.1', 'localhost', '[::1]') if local else ('*',), waiting)
     if not local: print(f'listening on {host}: reachable from other machines, without authentication')

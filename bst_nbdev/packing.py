@@ -327,9 +327,9 @@ def make_packed_batches(
     def chunks(targets):
         return Chunks(interactions, targets, chunk, min_history, visibility, split.history_rows, tensors)
 
-    return dict(train=PackedBatches(chunks(split.train), batch_size, shuffle=True, seed=seed),
-                validation=PackedBatches(chunks(split.validation), evaluation_batch_size),
-                test=PackedBatches(chunks(split.test), evaluation_batch_size))
+    scored = {part: PackedBatches(chunks(getattr(split, part)), evaluation_batch_size)
+              for part in split.parts}
+    return dict(train=PackedBatches(chunks(split.train), batch_size, shuffle=True, seed=seed), **scored)
 
 # %% ../nbs/02b_packing.ipynb #6b1f0c31
 class HiddenMoments:

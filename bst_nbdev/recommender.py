@@ -26,7 +26,7 @@ from .prepared import load_vocabularies, save_vocabularies
 from .packing import History
 from .model import SequenceModel
 from .top_items import CANDIDATES, top_items
-from .growth import first_items, grow_catalogue, grow_model
+from .growth import grow_catalogue, grow_model
 from .saving import check_files, save_model
 from .evaluation import interpret_scores
 from .explain import explain_score
@@ -129,8 +129,7 @@ class Predictor:
         self.catalogue, self.metadata = catalogue, metadata
         new = metadata.get('new_items', 0)
         self.items = RecommendableItems(catalogue, popularity, network.known_items, new)
-        trained = first_items(catalogue, len(catalogue.items) - new)
-        self.users = KnownUsers(trained, metadata['recipe']['data'] if ratings is None else ratings)
+        self.users = KnownUsers(catalogue, metadata['recipe']['data'] if ratings is None else ratings)
 
     @property
     def index(self) -> TitleIndex:
@@ -250,7 +249,7 @@ class Recommender(Predictor, ModelHubMixin):
     @classmethod
     def load(cls,
         folder: str | Path,  # Folder of `save_run` or `save_pretrained`, or the name of a model on the Hub
-        data: str | Path | None = None,  # Path of the data of known users; None for their path at training
+        data: str | Path | None = None,  # Path of the data of known users, also newer ones; None for their path at training
         device: str = 'auto',  # auto, cpu, cuda, …
     ) -> 'Recommender':  # Ready to use
         "Load the recommender of a saved run"

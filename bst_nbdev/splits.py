@@ -61,14 +61,20 @@ PROTOCOLS = ('random-windows', 'leave-last-out', 'temporal', 'random-ratings')
 @dataclass(frozen=True, eq=False)
 class Split:
     "Row numbers of the training, validation and test targets, and of the ratings that may be history"
-    protocol: str  # One of `PROTOCOLS`
+    protocol: str  # One of `PROTOCOLS`, or the name of another way to split
     train: np.ndarray  # Targets to learn from, ascending row numbers (int64)
     validation: np.ndarray  # Targets to choose epochs and settings by
     test: np.ndarray  # Targets for the final score
     history_rows: np.ndarray | None = None  # Ratings that may be history, ascending row numbers; None if all may
+    has_test: bool = True  # Whether there is a test part, which must not be empty then
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        "Names of the parts by which a model is scored"
+        return ('validation', 'test') if self.has_test else ('validation',)
 
     def __post_init__(self):
-        for part in 'train', 'validation', 'test':
+        for part in 'train', *self.parts:
             if len(getattr(self, part)) == 0:
                 raise ConfigError(f"{self.protocol} leaves nothing for the {part} part: "
                                   "use more ratings or another protocol")
@@ -232,7 +238,7 @@ def check_shards(
 ) -> None:
     "Raise a `ConfigError` if a process would have no training, validation or test targets"
     first_users = [shard_users(interactions, number, processes)[0] for number in range(processes)]
-    for part in 'train', 'validation', 'test':
+    for part in 'train', *split.parts:
         process = np.searchsorted(first_users, interactions.user[getattr(split, part)], side='right') - 1
         counts = np.bincount(process, minlength=processes)
         if counts.min() == 0:

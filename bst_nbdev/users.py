@@ -4,20 +4,22 @@
 
 # %% auto #0
 __all__ = ['split_ratings', 'latest_ratings', 'rating_times', 'check_each', 'make_history', 'profile_row', 'profile_rows',
-           'UserError', 'KnownUsers']
+           'UserError', 'KnownUsers', 'read_again_on_hangup']
 
 # %% ../nbs/10_users.ipynb #10b00005
+import signal
+import threading
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from .core import UNKNOWN, BSTError, ConfigError, DataError
+from .core import UNKNOWN, BSTError, ConfigError, DataError, logger
 from .vocabulary import Feature
 from .data import TIME_RULES, Interactions, check_rows, parse_times
 from .prepared import load
 from .packing import ASSUMED_GAP, History
-from .runs import same_vocabularies
+from .newer_data import check_same_world, row_map
 from .titles import TitleIndex
 
 # %% ../nbs/10_users.ipynb #5e48ff34
@@ -122,39 +124,58 @@ class UserError(BSTError, KeyError):
 class KnownUsers:
     "Histories of the users in the data"
     def __init__(self,
-        catalogue: Interactions,  # Vocabularies that the data must have
-        ratings: Interactions | str | Path,  # The data, or their path
+        catalogue: Interactions,  # What the model knows
+        ratings: Interactions | str | Path,  # The data, or their path: those of the training, or newer ones
     ):
         self.catalogue, self.ratings = catalogue, ratings
+        self.found = None                                      # the data, and the model's row of each of their items
 
     @property
     def interactions(self) -> Interactions:
         "The data, loaded on first use"
-        if isinstance(self.ratings, Interactions): return self.ratings
+        return (self.found or self.read())[0]
+
+    def read(self) -> tuple[Interactions, np.ndarray]:  # The data, and the row that each of their items has in the catalogue
+        "Read the data, again if they were read before; after an error those from before stay"
         remedy = 'give the path of the data of known users (data, --data), or ratings instead of an id'
-        try: data = load(self.ratings)
+        try:
+            data = self.ratings if isinstance(self.ratings, Interactions) else load(self.ratings)
+            check_same_world(data, self.catalogue)
         except BSTError as error: raise DataError(f"{error}; {remedy}") from error
-        if not same_vocabularies(data, self.catalogue):
-            raise DataError(f"{self.ratings} is not the data that the model was trained on: {remedy}")
-        self.ratings = data
-        return data
+        rows = row_map(data.items, self.catalogue.items)
+        unknown = np.flatnonzero(rows[1:] == UNKNOWN)
+        if len(unknown):
+            logger.warning(f"{data.name} has {len(unknown):,} items that the model does not know, such as "
+                           f"{data.items.ids[unknown[0]]}: histories leave them out until they are added")
+        self.found = data, rows
+        return self.found
+
+    def profiles(self,
+        rows: np.ndarray,  # Rows of users in the data (int, [n])
+    ) -> list[tuple[int, ...]]:  # Of each user the model's rows of the profile
+        "Look up profiles; values that the model does not know count as missing"
+        features = self.interactions.user_features
+        found = [row_map(features[name].values, known.values)[features[name].rows[rows]].tolist()
+                 for name, known in self.catalogue.user_features.items()]
+        return list(zip(*found)) if found else [()] * len(rows)
 
     def histories(self,
         users: list,  # Ids in the data
     ) -> list[History]:  # All ratings of each user
         "Collect the histories of known users"
-        data = self.interactions
-        rows = data.users.encode(np.array(users))
+        data, item_rows = self.found or self.read()
+        ids = np.array(users)
+        rows, known_rows = data.users.encode(ids).tolist(), self.catalogue.users.encode(ids).tolist()
         if UNKNOWN in rows:
-            user = users[int((rows == UNKNOWN).argmax())]
+            user = users[rows.index(UNKNOWN)]
             raise UserError(f"no user has the id {user!r}: give one of the data, or a list of ratings")
-        profiles = np.array([feature.rows[rows] for feature in data.user_features.values()]).T.tolist()
         found = []
-        for n, row in enumerate(rows.tolist()):
+        for row, user, profile in zip(rows, known_rows, self.profiles(rows)):
             mine = slice(data.offsets[row], data.offsets[row + 1])
-            item, rating, time = (np.array(x[mine]) for x in (data.item, data.rating, data.timestamp))
-            profile = tuple(profiles[n]) if profiles else ()
-            found.append(History(item.astype(np.int64), rating, time, row, profile))
+            item = item_rows[data.item[mine]].astype(np.int64)
+            known = item != UNKNOWN
+            rating, time = (np.array(x[mine])[known] for x in (data.rating, data.timestamp))
+            found.append(History(item[known], rating, time, user, profile))
         return found
 
     def history(self,
@@ -162,3 +183,14 @@ class KnownUsers:
     ) -> History:  # All ratings of this user
         "Collect the history of a known user"
         return self.histories([user])[0]
+
+# %% ../nbs/10_users.ipynb #10b00014
+def read_again_on_hangup(
+    users: KnownUsers,  # Histories to be read again
+) -> None:
+    "Let SIGHUP read the data of known users again"
+    def read():
+        try: logger.warning(f"the ratings were read again: {users.read()[0]}")
+        except BSTError as error: logger.error(f"{error}; the ratings from before stay in use")
+    def receive(number, frame): threading.Thread(target=read, name='ratings', daemon=True).start()
+    if hasattr(signal, 'SIGHUP'): signal.signal(signal.SIGHUP, receive)     # Windows has no such signal

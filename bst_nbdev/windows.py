@@ -247,6 +247,5 @@ def make_batches(
 
     def windows(targets): return Windows(interactions, targets, sequence_length, split.history_rows, tensors)
 
-    return dict(train=Batches(windows(split.train), batch_size, shuffle=True, seed=seed),
-                validation=Batches(windows(split.validation), evaluation_batch_size),
-                test=Batches(windows(split.test), evaluation_batch_size))
+    scored = {part: Batches(windows(getattr(split, part)), evaluation_batch_size) for part in split.parts}
+    return dict(train=Batches(windows(split.train), batch_size, shuffle=True, seed=seed), **scored)
