@@ -133,3 +133,16 @@ def test_genres_predict_by_hand(script, sample):
     of_genre = [sample.rating[rows][sample.genres[sample.item[rows], g] > 0].mean() - mean
                 for g in np.flatnonzero(sample.genres[film])]
     assert np.isclose(means[film], mean + np.mean(of_genre), atol=1e-5)
+
+# --- Updates
+
+def test_slices_follow_each_other_in_time(script, sample):
+    updates = script('updates')
+    known = list(updates.prefixes(sample))
+    assert [len(data) for data in known] == [round(cut * len(sample)) for cut in updates.CUTS]
+    for before, after in zip(known, known[1:]):
+        assert before.users == after.users == sample.users and before.items == sample.items
+        rows = updates.rows_since(after, updates.counts(before))
+        assert len(rows) == len(after) - len(before)
+        assert after.timestamp[rows].min() >= before.timestamp.max()
+    assert (known[-1].item == sample.item).all() and (known[-1].genres == sample.genres).all()
