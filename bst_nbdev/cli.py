@@ -15,7 +15,7 @@ import os
 import sys
 import textwrap
 import warnings
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import fields
 from pathlib import Path
 from shlex import quote
@@ -44,7 +44,7 @@ from .tracking import TRACKERS, Tracking, check_tracker
 from .ranking import RANKING
 from .pipeline import Recipe, UpdateRecipe, choose_device, evaluate
 from .runs import (check_output_folder, check_same_data, create_run_folder, data_fingerprint,
-                            discard_run, finish_run, load_run, load_unfinished)
+                            discard_run, finish_run, load_run, load_unfinished, lock_run)
 from .update import prepare_run
 from .users import read_again_on_hangup
 from .options import load_history, load_recommender, parse_profile, parse_years, split_commas
@@ -192,13 +192,14 @@ def run_training(
     folder = _open_folder(recipe, options, resumed_data, interactions, group)
     stop.advice = f'resume with: bst_train --resume {quote(str(folder))}'
     print(f'run: {folder} (if it is interrupted, {stop.advice})')
-    callbacks = _callbacks(folder, recipe, data_fingerprint(interactions), options, stop)
-    try:
-        run = begin(device, callbacks=callbacks)
-        if group.is_main_process: finish_run(run, folder, options['keep_checkpoints'])
-    except BSTError as error:
-        if not group.is_main_process or not discard_run(folder): raise
-        raise BSTError(f"{error} ({stop.advice})") from error
+    with lock_run(folder) if group.is_main_process else nullcontext():
+        callbacks = _callbacks(folder, recipe, data_fingerprint(interactions), options, stop)
+        try:
+            run = begin(device, callbacks=callbacks)
+            if group.is_main_process: finish_run(run, folder, options['keep_checkpoints'])
+        except BSTError as error:
+            if not group.is_main_process or not discard_run(folder): raise
+            raise BSTError(f"{error} ({stop.advice})") from error
     print_scores(run.table)
     _print_summary(run, folder)
 

@@ -26,9 +26,10 @@ def save_model(
     folder: str | Path,  # Folder to make, or to replace as a whole
     model: nn.Module,  # Model whose `config` has `to_dict`
     add_files=None,  # Function (folder) that writes further files into it; None: no more files
+    replace: bool = True,  # False: raise a `TakenError` where there is a folder already
 ) -> Path:  # The folder
     "Save weights and configuration, whole or not at all"
-    with atomic_path(folder) as scratch:
+    with atomic_path(folder, replace) as scratch:
         scratch.mkdir()
         weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
         try: save_file(weights, scratch/'model.safetensors')

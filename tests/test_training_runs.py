@@ -283,3 +283,27 @@ def test_mapped_arrays_are_not_copied(tiny, tmp_path):
     tensors = RatingTensors(data)
     assert tensors.rating.data_ptr() == data.rating.ctypes.data
     assert tensors.timestamp.data_ptr() == data.timestamp.ctypes.data
+
+def test_runs_beside_each_other_keep_their_results(tiny, tmp_path):
+    "Three seeds at once, into folders named by the command: three folders, one for each"
+    command = [*TRAIN, '--data', str(tiny), '--epochs', '1', '--device', 'cpu']
+    started = [subprocess.Popen([*command, '--seed', str(seed)], cwd=tmp_path, env=ENV, stdout=subprocess.PIPE, text=True)
+               for seed in range(3)]
+    texts = [process.communicate(timeout=300)[0] for process in started]
+    assert [process.returncode for process in started] == [0] * 3
+    folders = {re.search(r'saved to (\S+)', text)[1] for text in texts}
+    seeds = {json.loads((tmp_path/folder/'metrics.json').read_text())['recipe']['seed'] for folder in folders}
+    assert len(folders) == 3 and seeds == {0, 1, 2}
+
+def test_a_run_is_not_resumed_twice_at_once(options, tmp_path):
+    folder = tmp_path/'run'
+    interrupted(folder, options, signal.SIGKILL)
+    (folder/'.lock').unlink(missing_ok=True)  # of the dead process; whose lock has ended with it
+    first = subprocess.Popen([*TRAIN, '--resume', str(folder), '--checkpoint-every', '0'], env=ENV, stdout=subprocess.DEVNULL)
+    end = time.monotonic() + 60
+    while not (folder/'.lock').exists() and time.monotonic() < end: time.sleep(.01)
+    first.send_signal(signal.SIGSTOP)  # so that it cannot finish before the second looks
+    second = run('--resume', folder)
+    first.send_signal(signal.SIGCONT)
+    assert second.returncode == 1 and 'is being trained by another process' in second.stderr
+    assert first.wait(timeout=120) == 0 and not (folder/'.lock').exists()
