@@ -24,8 +24,8 @@ import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 
-from .core import (UNKNOWN, BSTError, CheckpointError, DataError, atomic_path, check_writable,
-                            library_versions, source_commit)
+from .core import (UNKNOWN, BSTError, CheckpointError, DataError, TakenError, atomic_path,
+                            check_writable, library_versions, source_commit)
 from .data import Interactions
 from .prepared import load, load_vocabularies, save_vocabularies
 from .splits import Split
