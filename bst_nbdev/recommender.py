@@ -289,7 +289,7 @@ class Recommender(Predictor, ModelHubMixin):
         exact: bool = False,  # Score the whole catalogue with all answers, instead of the likeliest items only
     ) -> list[pd.DataFrame]:  # At most k rows for each history, as `recommend` gives them
         "Recommend items to users who are asked for together"
-        sizes = [check_at_least('k', int(size)) for size in np.broadcast_to(k, len(histories))]
+        sizes = [check_at_least('k', size) for size in (k if isinstance(k, list) else [k] * len(histories))]
         rows, answers = self.best_rows(histories, max(sizes), allowed, by, at, exact)
         counts = np.minimum(np.count_nonzero(rows, 1), sizes)
         def columns(n, count): return {name: answer[n, :count] for name, answer in answers.items()}

@@ -4,6 +4,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from bst_nbdev.core import BSTError, show_progress
 from bst_nbdev.data import from_frame
@@ -64,3 +65,16 @@ def test_smallest_data(preset):
         try: run = train(Recipe(preset=preset, protocol='leave-last-out'), made_up(users, 3, 3), 'cpu', callbacks=[started])
         except BSTError as error: assert not started.begun and '\n' not in str(error)
         else: assert np.isfinite(run.training_log.loss).all()
+
+def test_answers_in_any_default_dtype_and_under_autocast(few):
+    recommender = Recommender.from_run(train(Recipe(epochs=1), few, 'cpu'))
+    usual = recommender.recommend(3, k=5)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert recommender.recommend(3, k=5).equals(usual)
+        assert np.isfinite(train(Recipe(epochs=1), few, 'cpu').training_log.loss).all()
+    finally: torch.set_default_dtype(torch.float32)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        coarse = recommender.predict(3, usual.item.tolist())
+        assert len(recommender.recommend(3, k=5)) == 5 and len(recommender.explain(3, usual.item[0]))
+    assert np.allclose(coarse.expected, usual.expected, atol=.1)
