@@ -236,7 +236,7 @@ def _align(table, column, ids):
     if table is None: return None
     rows = ids.encode(table[column])
     if len(table) != len(ids) - 1 or len(np.unique(rows)) != len(rows) or (rows == UNKNOWN).any():
-        raise DataError(f"{column}s: the table has {len(table)} rows for {len(ids) - 1} ids: give each id one row")
+        raise DataError(f"{column}s: {len(table)} rows for {len(ids) - 1} ids: give each id one row")
     return table.iloc[np.argsort(rows, kind='stable')]
 
 def _features(users, ids):
@@ -316,14 +316,13 @@ def assemble(
 def _pick(table, frame, columns, required, optional=()):
     "Take columns of a DataFrame under our names; rows are numbered from 1"
     if not isinstance(frame, pd.DataFrame):
-        raise DataError(f"{table} must be a pandas DataFrame, got {type(frame).__name__}: use pd.DataFrame(…)")
+        raise DataError(f"{table} must be a pandas DataFrame, got {type(frame).__name__}: make it one")
     for again in frame.columns[frame.columns.duplicated()]:
         raise DataError(f"{table}: column {again} is there twice: rename or drop one")
     theirs = {name: columns.get(name, name) for name in (*required, *optional)}
     if absent := [name for name in required if theirs[name] not in frame]:
-        missing = [str(theirs[name]) for name in absent]
-        found = ', '.join(map(str, frame.columns))
-        raise DataError(f"{table}: column {', '.join(missing)} is missing (there are {found}): "
+        missing, found = (', '.join(map(str, names)) for names in (map(theirs.get, absent), frame.columns))
+        raise DataError(f"{table}: column {missing} is missing (there are {found}): "
                         f"name the right one with columns={{{absent[0]!r}: …}}")
     found = {name: frame[column].to_numpy() for name, column in theirs.items() if column in frame}
     return pd.DataFrame(found, index=np.arange(1, len(frame) + 1))
@@ -334,6 +333,9 @@ def row_of(
 ) -> str:  # "items, row 1"
     "Describe where a row of a DataFrame is"
     return table if row < 0 else f"{table}, row {row + 1}"
+
+# %% ../nbs/01_data.ipynb #940b1c03
+NO_NUMBERS = 'datetime datetime64 date time period timedelta timedelta64 interval complex bytes'  # pandas' kinds of columns
 
 def _ids_of(table, frame, column):
     "Ids as int64 if they are numbers, else as text; none may be missing"
@@ -349,8 +351,6 @@ def _ids_of(table, frame, column):
     check_rows(row_of, table, ~valid, lambda row: f"{column} {values[row]} is not a whole number",
                'give ids as whole numbers or as text')
     return whole
-
-NO_NUMBERS = 'datetime datetime64 date time period timedelta timedelta64 interval complex bytes'  # pandas' kinds of columns
 
 def _numbers_of(table, frame, column, where=row_of):
     "Convert a column to numbers; none may be missing"

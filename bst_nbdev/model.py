@@ -178,7 +178,7 @@ def check_scale(
                           'give data in which ratings differ')
     low, high = rating_values[0], rating_values[-1]
     if not low < threshold <= high:
-        raise ConfigError(f"threshold must be a rating above {low:g}, and {high:g} at most, got {threshold:g}")
+        raise ConfigError(f"threshold must be a rating above {low:g}, {high:g} at most, got {threshold:g}")
 
 # %% ../nbs/05a_model.ipynb #05a00036
 def check_on_scale(

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['RUN_FILE', 'FINGERPRINT_FILE', 'data_counts', 'run_metadata', 'free_folders', 'check_output_folder', 'claim_folder',
-           'training_counts', 'read_fingerprint', 'save_run', 'load_model', 'same_ids', 'read_training_log', 'load_run',
-           'model_card', 'data_fingerprint', 'create_run_folder', 'lock_run', 'mark_finished', 'load_unfinished',
-           'check_same_data', 'finish_run', 'discard_run']
+           'training_counts', 'read_fingerprint', 'save_run', 'load_model', 'same_catalogue', 'read_training_log',
+           'load_run', 'model_card', 'data_fingerprint', 'create_run_folder', 'lock_run', 'mark_finished',
+           'load_unfinished', 'check_same_data', 'finish_run', 'discard_run']
 
 # %% ../nbs/09a_runs.ipynb #09c00005
 import json
@@ -94,7 +94,8 @@ def claim_folder(
     for folder in folders:
         try: return write(Path(folder))
         except TakenError: continue
-    raise BSTError(f"{folder} exists already and is not overwritten: choose another --out, or remove it first")
+    raise BSTError(f"{folder} exists already and is not overwritten: choose another --out, "
+                   "or remove it first")
 
 # %% ../nbs/09a_runs.ipynb #2302a975
 def training_counts(
@@ -157,13 +158,23 @@ def load_model(
     return restore_model(folder, rebuild_model, device)
 
 # %% ../nbs/09a_runs.ipynb #90ea86aa
-def same_ids(
-    a: Interactions,  # With or without ratings
-    b: Interactions,  # With or without ratings
-) -> bool:  # True if both have the same users and items, in any rows
-    "Check whether the users and items of both are the same"
+def _described(data, users, items):
+    "What data say of users and items, in the order of these ids: texts and flags by name"
+    users, items = data.users.encode(users), data.items.encode(items)
+    found = {name: feature.values.decode(feature.rows[users]).astype(str)
+             for name, feature in data.user_features.items()}
+    genres = {f'genre {name}': data.genres[items, n] for n, name in enumerate(data.genre_names)}
+    return dict(found, **genres, year=data.year[items])
+
+def same_catalogue(
+    data: Interactions,  # With or without ratings
+    known: Interactions,  # The vocabularies of a model
+) -> bool:  # True if data say of the same users and items, in any rows, all that the model knows
+    "Check whether users and items are the same, with their features, years and the genres that are known"
     def same(x, y): return len(x) == len(y) and not (x.encode(y.ids) == UNKNOWN).any()
-    return same(a.users, b.users) and same(a.items, b.items)
+    if not same(data.users, known.users) or not same(data.items, known.items): return False
+    found, wanted = (_described(one, known.users.ids, known.items.ids) for one in (data, known))
+    return all(np.array_equal(found.get(name, np.zeros_like(value)), value) for name, value in wanted.items())
 
 def read_training_log(
     folder: str | Path,  # A run's folder
@@ -200,7 +211,7 @@ def load_run(
         if data is not None: raise
         raise DataError(f"{error}; if the data of {folder} have moved, "
                         "say where they are with --data") from error
-    if interactions.source.get('sha256') != checksum or not same_ids(interactions, known):
+    if interactions.source.get('sha256') != checksum or not same_catalogue(interactions, known):
         raise CheckpointError(f"{interactions.name} is not the data that {folder} was trained on "
                               "(its checksum differs): give the same data with --data")
     interactions = align(interactions, known)
@@ -298,7 +309,7 @@ def lock_run(
     lock = FileLock(path, timeout=0)
     try: lock.acquire()
     except Timeout:
-        raise BSTError(f"{folder} is being trained by another process: wait for it, or stop it first") from None
+        raise BSTError(f"{folder} is being trained by another process: wait for it, or stop it") from None
     try: yield
     finally:
         path.unlink(missing_ok=True)

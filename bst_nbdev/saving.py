@@ -108,7 +108,7 @@ def restore_model(
         raise CheckpointError(f"{folder} does not fit its configuration: {problem}")
     for name, value in weights.items():
         if not value.isfinite().all():
-            raise CheckpointError(f"{folder}: the weights {name} hold numbers that are not finite: train again")
+            raise CheckpointError(f"{folder}: weights {name} hold numbers that are not finite: train again")
     model = build(record['model'])
     model.load_state_dict(weights)
     return model.to(device).eval()

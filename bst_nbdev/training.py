@@ -110,7 +110,8 @@ def make_schedule(
     if config.schedule == 'constant': return LambdaLR(optimizer, lambda step: 1.)
     has_momentum = 'betas' in optimizer.defaults or 'momentum' in optimizer.defaults
     warm_up = max(.2, 2 / (steps + 1))                                     # at least one step
-    return OneCycleLR(optimizer, config.learning_rate, steps + 1, pct_start=warm_up, cycle_momentum=has_momentum)
+    return OneCycleLR(optimizer, config.learning_rate, steps + 1, pct_start=warm_up,
+                      cycle_momentum=has_momentum)
 
 # %% ../nbs/07_training.ipynb #7c0a0002
 COLLECTIVE_TIMEOUT = timedelta(hours=6)  # process 0 may be fitting baselines while the others wait for it

@@ -65,9 +65,9 @@ def load_parent(
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder}/metrics.json is missing, damaged or of another version ({error}): "
                               "train again") from error
-    if getattr(model.config, 'visibility', 'causal') != 'causal':
+    if (visibility := getattr(model.config, 'visibility', 'causal')) != 'causal':
         raise ConfigError(f"{folder} fills in ratings between known ones (visibility "
-                          f"{model.config.visibility}), so later ones cannot be held back to score it: "
+                          f"{visibility}), so later ones cannot be held back to score it: "
                           "train again")
     known, weights = read_fingerprint(folder, catalogue), file_digest(folder/'model.safetensors')
     return Parent(folder, model, catalogue, known, recipe, finished, checksum, weights)

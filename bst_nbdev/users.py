@@ -27,7 +27,8 @@ def split_ratings(
     given,  # DataFrame (item or title, rating, optionally timestamp), its rows as dicts, or a list of pairs (title or id, rating)
 ) -> tuple[list, list, list | None]:  # Items as they were named, ratings, and times or None
     "Split a table or a list of pairs into columns"
-    if isinstance(given, list) and given and all(isinstance(one, dict) for one in given): given = pd.DataFrame(given)
+    are_rows = isinstance(given, list) and given and all(isinstance(one, dict) for one in given)
+    if are_rows: given = pd.DataFrame(given)
     if isinstance(given, pd.DataFrame):
         name = next((column for column in ('item', 'title') if column in given), None)
         if name is None or 'rating' not in given:

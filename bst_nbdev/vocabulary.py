@@ -116,7 +116,7 @@ def check_texts(
     "Raise a `DataError` for the first text that is too long, or cannot be written to a file"
     for text in texts:
         if len(text) > longest:
-            raise DataError(f"{what} {text[:20]!r}… has {len(text):,} characters: at most {longest} are allowed")
+            raise DataError(f"{what} {text[:20]!r}… has {len(text):,} characters: shorten it to {longest}")
     try: '\n'.join(texts).encode()
     except UnicodeEncodeError as error:
         start = error.object.rfind('\n', 0, error.start) + 1
@@ -209,5 +209,6 @@ class RatingScale:
     ) -> torch.Tensor:  # A value of the scale (…); NaN if a logit is NaN
         "Compute the median of each distribution: the best answer under absolute error"
         below = (logits.softmax(-1).cumsum(-1) < .5).sum(-1)
-        median = torch.tensor(self.values, dtype=torch.float32, device=logits.device)[below.clamp(max=len(self) - 1)]
+        values = torch.tensor(self.values, dtype=torch.float32, device=logits.device)
+        median = values[below.clamp(max=len(self) - 1)]
         return median.masked_fill(logits.isnan().any(-1), float('nan'))

@@ -24,7 +24,7 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file, save_file
 
-from bst_nbdev import cli, movielens, prepared
+from bst_nbdev import cli, movielens, prepared, update
 from bst_nbdev.core import BSTError, DataError, file_digest, show_progress
 from bst_nbdev.data import from_frame
 from bst_nbdev.movielens import read_movielens
@@ -469,9 +469,9 @@ def test_full_disk(command, limit):
 def test_stopped_by_hand(monkeypatch):
     "After Ctrl-C a message says how to resume, and that works"
     folder, run = write(ML1M), 'runs/there-both-temporal'
-    for step in 'train', 'finish_run':
+    for module, step in (update, 'train'), (cli, 'finish_run'):
         with monkeypatch.context() as patch:
-            patch.setattr(cli, step, lambda *args, **kwargs: signal.raise_signal(signal.SIGINT))
+            patch.setattr(module, step, lambda *args, **kwargs: signal.raise_signal(signal.SIGINT))
             code, err, warned = call('bst_train', '--data', folder, '--out', f'{run}-{step}', *SHORT)
         assert (code, warned) == (130, []) and err == f'bst_train: stopped; resume with: bst_train --resume {run}-{step}\n'
         assert call('bst_train', '--resume', f'{run}-{step}') == (0, '', [])
