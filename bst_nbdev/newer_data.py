@@ -185,8 +185,9 @@ def _day(seconds): return pd.to_datetime(seconds, unit='s').strftime('%Y-%m-%d')
 
 def _summary(table, words, describe):
     "Say how many rows there are of each kind, with the first of each"
-    kinds = table.groupby('what', sort=False)
-    return ', '.join(f'{len(some):,} {words[what]} ({describe(some.iloc[0])})' for what, some in kinds)
+    counts = table.what.value_counts()
+    first = table.drop_duplicates('what').itertuples()                     # of each kind
+    return ', '.join(f'{counts[row.what]:,} {words[row.what]} ({describe(row)})' for row in first)
 
 def describe_users(
     table: pd.DataFrame,  # Result of `changed_users`, not empty
@@ -207,7 +208,7 @@ def describe_ratings(
     def of(one):
         was, now = f'was {one.old:g}', f'is {one.new:g}'
         values = dict(lost=was, late=now, changed=f'{was}, {now}')[one.what]
-        return f"user {one.user}, item {one['item']}, {_day(one.timestamp)}: {values}"
+        return f"user {one.user}, item {one.item}, {_day(one.timestamp)}: {values}"
     return _summary(table, words, of)
 
 # %% ../nbs/02c_newer_data.ipynb #02c0003a
