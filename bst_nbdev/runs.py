@@ -310,6 +310,8 @@ def lock_run(
     try: lock.acquire()
     except Timeout:
         raise BSTError(f"{folder} is being trained by another process: wait for it, or stop it") from None
+    except OSError as error:
+        raise BSTError(f"cannot write to {folder} ({error.strerror}): make it writable") from error
     try: yield
     finally:
         path.unlink(missing_ok=True)
