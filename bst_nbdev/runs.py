@@ -159,7 +159,7 @@ def load_model(
 
 # %% ../nbs/09a_runs.ipynb #90ea86aa
 def _described(data, users, items):
-    "What data say of users and items, in the order of these ids: texts and flags by name"
+    "Describe users and items, in the order of these ids: texts and flags by name"
     users, items = data.users.encode(users), data.items.encode(items)
     found = {name: feature.values.decode(feature.rows[users]).astype(str)
              for name, feature in data.user_features.items()}
