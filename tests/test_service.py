@@ -207,6 +207,15 @@ def test_reasons_for_both_answers(client):
     assert ask(client, 'explain', **more(item=10)) == found['liked']
     assert all({'liked', 'next', 'expected'} <= set(one['about']) for one in found.values())
 
+def hold_up(batcher, release):
+    "Keep the batcher busy until an event is set; return when it has begun, so that its batch takes in nothing else"
+    begun = threading.Event()
+    def wait(*_):
+        begun.set()
+        return [release.wait()]
+    batcher.submit(Question(wait))
+    assert begun.wait(timeout=30)
+
 def test_requests_of_all_kinds_share_batches(recommender):
     "Whatever stands beside a request in a batch, its answer is the one it gets alone"
     users = recommender.users.interactions.users.ids[:4].tolist()
@@ -218,7 +227,7 @@ def test_requests_of_all_kinds_share_batches(recommender):
     def numbers(answer): return [{name: value for name, value in row.items() if name != 'distribution'} for row in answer['items']]
     with TestClient(app, base_url=HERE) as client:
         alone = [numbers(ask(client, path, **body)) for path, body in requests]
-        app.state.service.batcher.submit(Question(lambda *_: [release.wait()]))
+        hold_up(app.state.service.batcher, release)
         with ThreadPoolExecutor(len(requests)) as pool:
             asked = [pool.submit(ask, client, path, **body) for path, body in requests]
             while app.state.service.batcher.waiting.qsize() < len(requests): time.sleep(.01)
@@ -252,8 +261,7 @@ def test_overload(recommender):
     batcher = lambda: app.state.service.batcher
     with TestClient(app, base_url=HERE) as client:
         ask = lambda: client.post('/recommend', json=dict(user=1))
-        batcher().submit(Question(lambda *_: [release.wait()]))
-        while not batcher().waiting.empty(): time.sleep(.01)
+        hold_up(batcher(), release)
         with ThreadPoolExecutor(8) as pool:
             asked = [pool.submit(ask) for _ in range(8)]
             while sum(future.done() for future in asked) < 6: time.sleep(.01)  # six are refused at once, two wait
@@ -271,7 +279,7 @@ def test_a_request_does_not_wait_for_ever(recommender):
     release, app = threading.Event(), make_app(recommender)
     app.state.service.timeout = .1
     with TestClient(app, base_url=HERE) as client:
-        app.state.service.batcher.submit(Question(lambda *_: [release.wait()]))
+        hold_up(app.state.service.batcher, release)
         check_refused(client.post('/recommend', json=dict(user=1)), [503], 'no answer within 0.1 seconds')
         release.set()
 
