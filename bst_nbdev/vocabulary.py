@@ -47,7 +47,7 @@ def whole_numbers(
             whole, valid = np.zeros(len(values), np.int64), np.zeros(len(values), bool)
             if found.any(): whole[found], valid[found] = whole_numbers(values[found])
             return whole, valid
-        if numbers.dtype.kind == 'f' and (large := np.flatnonzero(numbers.abs() >= 2**53)).size:
+        if numbers.dtype.kind in 'f' and (large := np.flatnonzero(numbers.abs() >= 2**53)).size:
             return _exact_numbers(values, numbers.to_numpy(), large)
         values = numbers.to_numpy()
     if values.dtype.kind in 'iub':
