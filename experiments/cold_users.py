@@ -143,18 +143,20 @@ def merge(path, rows):
     with atomic_path(path) as scratch:
         rows.sort_values(KEY, kind='stable').to_csv(scratch, index=False, float_format='%.6g')
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser(doc, out, seeds):
+    "The options that experiments with seeds share"
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data', default='ml-1m',
                         help='a MovieLens name, a .zip or a folder (default: %(default)s)')
-    parser.add_argument('--out', type=Path, default=Path('results/cold_users.csv'),
-                        help='the result file (default: %(default)s)')
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0],
-                        help='of weights and order; the strangers are the same (default: 0)')
+    parser.add_argument('--out', type=Path, default=Path(out), help='the result file (default: %(default)s)')
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0], help=f'of weights and order{seeds} (default: 0)')
     parser.add_argument('--threads', type=int, default=1, help='cores (default: %(default)s)')
-    parser.add_argument('--epochs', type=int, help="of the training (default: the preset's)")
     parser.add_argument('--quick', action='store_true', help='one epoch, to try the command')
+    return parser
+
+def main():
+    parser = make_parser(__doc__, 'results/cold_users.csv', '; the strangers are the same')
+    parser.add_argument('--epochs', type=int, help="of the training (default: the preset's)")
     args = parser.parse_args()
     show_progress(False)
     torch.set_num_threads(args.threads)

@@ -11,8 +11,6 @@ in the list of what comes next. The history holds all earlier ratings, those of 
 Beside it stand the mean of all ratings plus the mean deviation of the film's genres, the mean alone, a list
 by popularity (new films have none, and ties count against a method), and chance.
 """
-import argparse
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -25,7 +23,7 @@ from bst_nbdev.splits import Split, make_split
 from bst_nbdev.evaluation import evaluate_model, rating_scores
 from bst_nbdev.pipeline import Recipe
 from bst_nbdev.ranking import ModelScores, Popularity, rank_targets, ranking_scores
-from cold_users import merge
+from cold_users import make_parser, merge
 from compare import train_on
 
 PROTOCOL, PRESET = 'leave-last-out', 'both'
@@ -95,17 +93,7 @@ def measure(where, data, seeds, epochs=None):
         yield dict(model=f'BST ({PRESET})', seed=seed, **more, **by_model(model.eval(), data, rows))
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--data', default='ml-1m',
-                        help='a MovieLens name, a .zip or a folder (default: %(default)s)')
-    parser.add_argument('--out', type=Path, default=Path('results/new_items.csv'),
-                        help='the result file (default: %(default)s)')
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0],
-                        help='of weights and order; the new films are the same (default: 0)')
-    parser.add_argument('--threads', type=int, default=1, help='cores (default: %(default)s)')
-    parser.add_argument('--quick', action='store_true', help='one epoch, to try the command')
-    args = parser.parse_args()
+    args = make_parser(__doc__, 'results/new_items.csv', '; the new films are the same').parse_args()
     show_progress(False)
     torch.set_num_threads(args.threads)
     data = load(args.data)

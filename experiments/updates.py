@@ -9,10 +9,8 @@ does; `anew` learns everything from the beginning; `never` stays as it was, and 
 history. Each is asked about the slice that follows, which nobody has learnt: how its ratings will be (MAE of the
 median, RMSE of the mean), and, for 2,000 of them, which item comes next, without the moment.
 """
-import argparse
 import time
 from copy import deepcopy
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -28,7 +26,7 @@ from bst_nbdev.evaluation import evaluate_model, fit_model, init_from_split
 from bst_nbdev.ranking import ModelScores, rank_targets, ranking_scores
 from bst_nbdev.update import mark_shown
 from bst_nbdev.update_recipe import UpdateRecipe, rows_since, split_update
-from cold_users import merge
+from cold_users import make_parser, merge
 
 PRESET = 'both'
 CUTS = (.7, .75, .8, .85, .9, .95, 1.)  # shares of all ratings, by time
@@ -105,16 +103,7 @@ def measure(data, seed, epochs=None):
         models['anew'] = train_anew(after, rows, seed, epochs)
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--data', default='ml-1m',
-                        help='a MovieLens name, a .zip or a folder (default: %(default)s)')
-    parser.add_argument('--out', type=Path, default=Path('results/updates.csv'),
-                        help='the result file (default: %(default)s)')
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0], help='of weights and order (default: 0)')
-    parser.add_argument('--threads', type=int, default=1, help='cores (default: %(default)s)')
-    parser.add_argument('--quick', action='store_true', help='one epoch, to try the command')
-    args = parser.parse_args()
+    args = make_parser(__doc__, 'results/updates.csv', '').parse_args()
     show_progress(False)
     torch.set_num_threads(args.threads)
     data = load(args.data)
