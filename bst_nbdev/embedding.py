@@ -60,7 +60,7 @@ GENRE_MODES = ('none', 'dense', 'mean')
 # %% ../nbs/03_embedding.ipynb #33646f66
 def weights_state(
     module: nn.Module,  # Any
-) -> tuple:  # Differs after any change of a weight
+) -> tuple:  # Differs after a change of a weight, unless a fused optimizer made it
     "Note where the weights are, and how often each was changed"
     tensors = (*module.parameters(), *module.buffers())
     return tuple((x.data_ptr(), x._version, x.dtype) for x in tensors)
@@ -105,7 +105,9 @@ class ItemEmbedding(nn.Module):
         rows: torch.Tensor,  # Row numbers of items, of any shape (…)
     ) -> torch.Tensor:  # Vectors (…, D)
         "Look up the vectors of items"
-        return self.table()[rows.long()] if self.keeps_table else self.join_features(rows)
+        if self.keeps_table: return self.table()[rows.long()]
+        if torch.is_grad_enabled(): self.kept = None                          # the weights may be about to change
+        return self.join_features(rows)
 
     @property
     def keeps_table(self) -> bool:
@@ -115,7 +117,7 @@ class ItemEmbedding(nn.Module):
     def table(self) -> torch.Tensor:  # (M, D)
         "Compute the vectors of all items; in inference mode they are kept until a weight changes"
         every = torch.arange(len(self.id.known), device=self.id.known.device)
-        if not self.keeps_table: return self.join_features(every)
+        if not self.keeps_table: return self(every)
         state = weights_state(self)
         if self.kept is None or self.kept[0] != state: self.kept = state, self.join_features(every)
         return self.kept[1]
