@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from .core import UNKNOWN, ConfigError, check_at_least, check_choice
 from .embedding import EmbedRating, ItemEmbedding, TimeGapPosition, UserEmbedding
 from .heads import ClickHead, NextItemHead, RatingHead
-from .hiding import ask_earlier, begin_of, drop_history, draw_restarts, hide_profile
+from .hiding import ask_earlier, ask_first, begin_of, drop_history, draw_restarts, hide_profile
 from .model import (OBJECTIVES, ModelConfig, SequenceModel, check_depth, check_on_scale, check_rates,
                              check_scale, click_loss, data_sizes, mark_known)
 from .packing import VISIBILITIES, History, collate, make_packed_batches, visible
@@ -42,7 +42,8 @@ class TwoStreamConfig(ModelConfig):
     dropout: float = .1  # In the blocks
     embedding_dropout: float = .1  # Of the tokens
     history_dropout: float = .2  # Probability with which each rating of a history is hidden while training
-    start_dropout: float = .2  # Probability with which the beginning of a user's history is cut into short ones while training
+    cold_start: float = .2  # Share of the questions about ratings alone that see no history while training
+    start_dropout: float = .3  # Probability with which the beginning of a user's history is cut into short ones while training
     profile_dropout: float = .2  # Probability with which a whole profile is hidden while training, and each of its features
     moment_dropout: float = .5  # Probability with which the moment of a question is hidden while training; 0: always known
     horizon: int = 20  # Where the moment is hidden while training, a question is asked up to so many ratings early; 1: never
@@ -118,12 +119,14 @@ def check_two_stream_config(
     if config.visibility != 'causal' and config.moment_dropout:
         raise ConfigError("with visibility 'bidirectional' a question stands between ratings, so its moment "
                           "is known: set moment_dropout to 0")
+    if config.visibility != 'causal' and config.cold_start:
+        raise ConfigError("with visibility 'bidirectional' no question comes before all ratings: set cold_start to 0")
     check_scale(config.rating_values, config.threshold)
     for name in 'recency', 'next_weight':
         value = getattr(config, name)
         if not math.isfinite(value): raise ConfigError(f"{name} must be a finite number, got {value}")
     check_rates(config, 'dropout', 'embedding_dropout', 'history_dropout', 'start_dropout')
-    check_rates(config, 'profile_dropout', 'moment_dropout', 'user_id_dropout', 'item_id_dropout')
+    check_rates(config, 'profile_dropout', 'moment_dropout', 'user_id_dropout', 'item_id_dropout', 'cold_start')
 
 # %% ../nbs/06a_two_stream.ipynb #2bdf6765
 @dataclass
@@ -328,13 +331,15 @@ def draw_questions(self: TwoStreamBST,
     target_position: torch.Tensor,  # Positions of the targets (B, T)
     next_at: slice,  # At which of them the next item is asked for
 ) -> tuple:  # Positions from which the targets are asked (B, T), and False where their moment is hidden (B, T)
-    "Hide moments in training, and ask some of these questions early; those for the next item stay where they are"
-    device = target_position.device
-    known = torch.rand(target_position.shape, device=device) >= self.config.moment_dropout
-    if not self.config.moment_dropout or self.config.horizon == 1: return target_position, known
-    may_move = ~known
+    "Hide moments in training, and ask some questions early; those for the next item stay where they are"
+    c, device = self.config, target_position.device
+    known = torch.rand(target_position.shape, device=device) >= c.moment_dropout
+    may_move = torch.ones_like(known)
     may_move[:, next_at] = False
-    return ask_earlier(self.config.horizon, target_position, may_move), known
+    if c.moment_dropout and c.horizon > 1:
+        target_position = ask_earlier(c.horizon, target_position, may_move & ~known)
+    if c.cold_start: target_position = ask_first(c.cold_start, target_position, may_move)
+    return target_position, known
 
 @patch
 def next_positions(self: TwoStreamBST,
