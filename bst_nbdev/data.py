@@ -312,8 +312,8 @@ def assemble(
     arrays = dict(user=user[order], item=item[order], rating=rating[order].astype(np.float32, copy=False),
                   timestamp=time[order].astype(np.int64, copy=False),
                   offsets=np.concatenate([[0], np.cumsum(np.bincount(user, minlength=len(users)))]))
-    digests = {name: hashlib.sha256(arrays[name]) for name in RATING_COLUMNS}
-    return build_interactions(tables, users, items, tables.rating_values or _find_scale(rating), arrays, digests)
+    sums = {name: hashlib.sha256(arrays[name]) for name in RATING_COLUMNS}
+    return build_interactions(tables, users, items, tables.rating_values or _find_scale(rating), arrays, sums)
 
 # %% ../nbs/01_data.ipynb #940b1c02
 def _pick(table, frame, columns, required, optional=()):

@@ -395,8 +395,8 @@ def _read_items(files, layout):
     table = dict(item=_whole_column(files, layout.items, rows, 0, 'item'),
                  title=[fields[1].strip() for _, fields in rows],
                  genres=[fields[2].strip() for _, fields in rows],
-                 year=[title_year(fields[1]) or _year_of_date(fields[3], f"{files.where(layout.items)}, line {n}")
-                       for n, fields in rows])
+                 year=[title_year(title) or _year_of_date(date, f"{files.where(layout.items)}, line {n}")
+                       for n, (_, title, _, date) in rows])
     return pd.DataFrame(table, index=[n for n, _ in rows])
 
 # %% ../nbs/01a_movielens.ipynb #c8641a02

@@ -50,7 +50,8 @@ def save_vocabularies(
     items = dict(item=data.items.ids, title=data.titles[1:], year=data.year[1:], genres=genres)
     for name, table in ('users', users), ('items', items), ('genres', dict(genre=list(data.genre_names))):
         path = folder/f'{name}.csv'
-        pd.DataFrame(table).map(csv_safe).to_csv(path, index=False, quoting=csv.QUOTE_NONNUMERIC, lineterminator='\n')
+        cells = pd.DataFrame(table).map(csv_safe)
+        cells.to_csv(path, index=False, quoting=csv.QUOTE_NONNUMERIC, lineterminator='\n')
     return folder
 
 # %% ../nbs/01b_prepared.ipynb #c5d71019
