@@ -16,11 +16,11 @@ import shutil
 import struct
 import sys
 from dataclasses import dataclass, field
+from html.parser import HTMLParser
 from pathlib import Path, PurePosixPath
 
 import yaml
 import ziamath
-from bs4 import BeautifulSoup
 from fontTools.ttLib import TTFont
 from latex2mathml.converter import convert
 from nbdev.config import get_config
@@ -171,6 +171,7 @@ def without_badges(markdown: str) -> str:
     return re.sub(r'\[!\[([^\]]*)\]\(https?://[^)]*\)\]\(([^)]*)\)', r'[\1](\2){.badge-link}', markdown)
 
 
+FOLDED = '#| code-fold: true\n#| code-summary: Tests\n'
 TESTS = re.compile(r'test_\w+|assert_\w+')
 
 def is_test(cell: dict) -> bool:
@@ -279,7 +280,7 @@ def fill(page: Page, pages: list, folder: Path, site: Path):
     def ready(markdown): return without_badges(unlink_code(text(markdown)))
     for cell in page.notebook['cells']:
         if cell['cell_type'] == 'markdown': cell['source'] = ready(cell['source'])
-        if cell['cell_type'] == 'code' and is_test(cell): cell['source'] = f"#| code-fold: true\n#| code-summary: Tests\n{text(cell['source'])}"
+        if cell['cell_type'] == 'code' and is_test(cell): cell['source'] = FOLDED + text(cell['source'])
         for output in cell.get('outputs', []):
             data = output.get('data', {})
             if 'text/markdown' in data: data['text/markdown'] = ready(data['text/markdown'])
@@ -298,19 +299,35 @@ def fill(page: Page, pages: list, folder: Path, site: Path):
 
 # --- What may be found
 
+class Sections(HTMLParser):
+    "Reader of a page's body, which puts words into rows: id, heading, prose, code"
+    HEADS, SILENT = ('h2', 'h3', 'h4'), ('math', 'style', 'script')
+    def __init__(self):
+        super().__init__()
+        self.rows, self.within, self.section = [['', [], [], []]], [], ''
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        if tag == 'section': self.section = given.get('id', '')
+        if tag in self.HEADS: self.rows.append([given.get('id') or self.section, [], [], []])
+        skip = tag in self.SILENT or given.get('class') in ('anchor', 'source-link')
+        if tag in ('pre', 'a', *self.HEADS, *self.SILENT): self.within.append('' if skip else tag)
+
+    def handle_endtag(self, tag):
+        if tag in ('pre', 'a', *self.HEADS, *self.SILENT) and self.within: self.within.pop()
+
+    def handle_data(self, data):
+        if '' in self.within or not data.strip(): return
+        place = 1 if any(tag in self.HEADS for tag in self.within) else 3 if 'pre' in self.within else 2
+        self.rows[-1][place].append(data)
+
 def searched(page: Page) -> list:  # [id, page, title of the page, heading, prose, code] of each section
     "List the sections of a page for the search, prose apart from code and what code prints"
-    found = [['', page.href, plain(page.title), '', [plain(page.description)], []]]
-    soup = BeautifulSoup(page.body, 'html.parser')
-    for dropped in soup.select('.anchor, .source-link, math, style, script'): dropped.decompose()
-    for node in soup.descendants:
-        if node.name in ('h2', 'h3', 'h4'):
-            mark = node.get('id') or (node.parent.get('id') if node.parent.name == 'section' else '') or ''
-            found.append([mark, page.href, plain(page.title), node.get_text(' ', strip=True), [], []])
-        elif node.name is None and (words := ' '.join(str(node).split())):
-            if node.find_parent(['h2', 'h3', 'h4']): continue
-            found[-1][5 if node.find_parent('pre') else 4].append(words)
-    return [[*row[:4], ' '.join(row[4]), ' '.join(row[5])] for row in found]
+    reader = Sections()
+    reader.feed(page.body)
+    reader.rows[0][2].insert(0, plain(page.description) + ' ')
+    def joined(words): return ' '.join(''.join(words).split())
+    return [[mark, page.href, plain(page.title), *map(joined, parts)] for mark, *parts in reader.rows]
 
 
 # --- The page around it
