@@ -136,6 +136,9 @@ def test_tables():
     body = pages.finished(page, Path('.'))
     assert 'border=' not in body and body.count('0.5929\u00a0±\u00a00.0044') == 2 and '<pre>1 ± 2</pre>' in body
     assert body.count('class="words"') == 1                                # rows as paragraphs on a phone, but not of numbers
+    row = '<tr>' + '<td>a</td>' * 3 + '<td>{}</td></tr>'
+    assert 'class="details table"' in pages.marked_table(f'<table class="table">{row.format("long " * 30)}</table>')
+    assert 'details' not in pages.marked_table(f'<table class="table">{row.format("short")}</table>')
 
 def test_what_is_searched_keeps_prose_and_code_apart(good):
     text = (good/'site'/'found.js').read_text().splitlines()

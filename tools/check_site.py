@@ -162,7 +162,7 @@ return [wide, seen, broken, getComputedStyle(document.body).backgroundColor];
 '''
 CODE = '''
 let lines = 0, long = 0;
-for (const box of document.querySelectorAll('main div.sourceCode pre')) {
+for (const box of document.querySelectorAll('main :not(.signature) > div.sourceCode pre')) {
     for (const folded of document.querySelectorAll('details.code-fold')) folded.open = true;
     const style = getComputedStyle(box), text = box.textContent.replace(/\\n$/, '').split('\\n');
     const ruler = Object.assign(document.createElement('span'), {textContent: '0'.repeat(100)});
