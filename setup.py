@@ -1,9 +1,11 @@
 "All settings are in settings.ini: edit there, not here."
 import shlex
+import shutil
 from configparser import ConfigParser
 from pathlib import Path
 
 import setuptools
+from setuptools.command.build_py import build_py
 
 STATUSES = ['1 - Planning', '2 - Pre-Alpha', '3 - Alpha', '4 - Beta', '5 - Production/Stable', '6 - Mature', '7 - Inactive']
 LICENSES = {'apache2': 'Apache-2.0', 'mit': 'MIT', 'bsd3': 'BSD-3-Clause'}
@@ -22,7 +24,17 @@ readme = Path('README.md')
 extras = {name.removesuffix('_requirements'): shlex.split(value) for name, value in settings.items()
           if name.endswith('_requirements')}
 
+class BuildWithResults(build_py):
+    "Put the measured results beside the modules, where the tutorials read them"
+    def run(self):
+        super().run()
+        if self.editable_mode: return  # the modules of a clone read its own
+        folder = Path(self.build_lib, library, 'results')
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in sorted(Path('results').glob('*.csv')): shutil.copy(path, folder)
+
 setuptools.setup(
+    cmdclass=dict(build_py=BuildWithResults),
     name=settings['lib_name'],
     version=settings['version'],
     description=settings['description'],

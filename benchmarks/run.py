@@ -36,9 +36,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from bst_nbdev.core import (BSTError, DataError, atomic_path, check_writable, device_name, progress,
                             seed_everything, show_progress, source_commit)
 from bst_nbdev.data import from_frame
-from bst_nbdev.movielens import (data_folder, download, find_layout, movielens_name, open_files,
-                                 read_movielens)
-from bst_nbdev.prepared import load, load_prepared, sample_folder, save_prepared
+from bst_nbdev.movielens import find_layout, open_files, read_movielens
+from bst_nbdev.prepared import find_data, load, load_prepared, save_prepared
 from bst_nbdev.splits import make_split, window_targets
 from bst_nbdev.windows import Batches, RatingTensors, Windows, make_batches
 from bst_nbdev.packing import Chunks, PackedBatches
@@ -540,9 +539,7 @@ JOBS |= {'packed': packed_job, 'catalogue': catalogue_job, 'recommend': recommen
 
 def locate(data):
     "Folder or archive of the data; all measurements start there, so it must be the original in the layout of ml-1m"
-    if str(data) == 'sample': path = sample_folder()
-    elif name := movielens_name(data): path = folder if (folder := data_folder()/name).is_dir() else download(name)
-    else: path = Path(data)
+    path = find_data(data)
     if (layout := find_layout(open_files(path)).name) != 'ml-1m':
         raise DataError(f'{path} has the layout of {layout}, but the naive route reads that of ml-1m only: give ml-1m or sample')
     return path

@@ -10,7 +10,7 @@ __all__ = ['RATING_COLUMNS', 'TIME_RULES', 'NO_NUMBERS', 'Interactions', 'Tables
 # %% ../nbs/01_data.ipynb #3fdda3f2
 import hashlib
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date
 from numbers import Real
 
@@ -278,13 +278,15 @@ def build_interactions(
     items: Vocabulary,  # Of the items
     rating_values: tuple[float, ...],  # The scale, ascending
     arrays: dict,  # Fields user, item, rating, timestamp (sorted) and offsets of `Interactions`
+    digests: dict,  # SHA-256 of the bytes of user, item, rating and timestamp, as `hashlib` makes it
 ) -> Interactions:  # All of it together
     "Join sorted arrays with what the tables say about users and items"
     features = _features(_align(tables.users, 'user', users), users)
     columns = item_columns(_align(tables.items, 'item', items), len(items))
+    digest = hashlib.sha256(b''.join(digests[name].digest() for name in RATING_COLUMNS)).hexdigest()
     return Interactions(**arrays, users=users, items=items, user_features=features, **columns,
                         rating_values=tuple(map(float, rating_values)), name=tables.name,
-                        source=tables.source)
+                        source=tables.source | dict(sha256=digest))
 
 # %% ../nbs/01_data.ipynb #c71bd47b
 def _find_scale(rating):
@@ -310,7 +312,8 @@ def assemble(
     arrays = dict(user=user[order], item=item[order], rating=rating[order].astype(np.float32, copy=False),
                   timestamp=time[order].astype(np.int64, copy=False),
                   offsets=np.concatenate([[0], np.cumsum(np.bincount(user, minlength=len(users)))]))
-    return build_interactions(tables, users, items, tables.rating_values or _find_scale(rating), arrays)
+    sums = {name: hashlib.sha256(arrays[name]) for name in RATING_COLUMNS}
+    return build_interactions(tables, users, items, tables.rating_values or _find_scale(rating), arrays, sums)
 
 # %% ../nbs/01_data.ipynb #940b1c02
 def _pick(table, frame, columns, required, optional=()):
@@ -494,7 +497,4 @@ def from_frame(
             raise DataError(f"rating_values must hold the lowest and the highest rating, got {rating_values}")
     users = None if users is None else _user_table(users, columns)
     items = None if items is None else item_table(items, columns)
-    data = assemble(Tables(table, users, items, rating_values, row_of, name, dict(format='frame')))
-    digest = hashlib.sha256()
-    for column in RATING_COLUMNS: digest.update(np.ascontiguousarray(getattr(data, column)))
-    return replace(data, source=data.source | dict(sha256=digest.hexdigest()))
+    return assemble(Tables(table, users, items, rating_values, row_of, name, dict(format='frame')))

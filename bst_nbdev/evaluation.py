@@ -7,11 +7,12 @@ __all__ = ['METRICS', 'SVD_SETTINGS', 'BASELINES', 'ERROR_VIEWS', 'point_estimat
            'rating_scores', 'plot_calibration', 'interpret_scores', 'TransformedMetric', 'validation_metrics',
            'init_from_split', 'fit_model', 'training_rows', 'GlobalMean', 'UserItemBias', 'Factorization',
            'fit_baseline', 'evaluate_model', 'evaluate_baseline', 'compare', 'plot_comparison', 'errors_by',
-           'plot_errors']
+           'plot_errors', 'measured_results']
 
 # %% ../nbs/08_evaluation.ipynb #7d908b62
 from functools import partial
 from itertools import cycle, product
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -21,7 +22,7 @@ from torch.nn import functional as F
 from torchmetrics import MeanAbsoluteError, MeanMetric, MeanSquaredError
 from torchmetrics.classification import BinaryAUROC, MulticlassCalibrationError
 
-from .core import ConfigError, check_at_least, check_choice, require_extra
+from .core import ConfigError, DataError, check_at_least, check_choice, require_extra
 from .vocabulary import RatingScale
 from .data import Interactions
 from .splits import Split, seen_rows
@@ -449,3 +450,16 @@ def plot_errors(
     axes[0].set(ylabel=labels[measure])
     axes[0].legend(fontsize=8)
     return axes
+
+# %% ../nbs/08_evaluation.ipynb #5afe0021
+def measured_results(
+    *names: str,  # Names of result files, such as "results" or "ranking"
+) -> pd.DataFrame:  # Their rows, one file after the other
+    "Read scores that were measured for this project"
+    package = Path(__file__).parent if '__file__' in globals() else Path.cwd()  # in its notebook: nbs
+    folder = next((found for found in (package/'results', package.parent/'results') if found.is_dir()), None)
+    if folder is None:
+        raise DataError("the measured results are not beside the package: install it again, "
+                        "or run in a clone of the repository")
+    for name in names: check_choice('results', name, sorted(path.stem for path in folder.glob('*.csv')))
+    return pd.concat([pd.read_csv(folder/f'{name}.csv') for name in names])

@@ -26,7 +26,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from .core import DataError, DownloadError, atomic_path, check_choice, file_digest, progress
+from .core import DataError, DownloadError, atomic_path, check_choice, progress
 from .data import RATING_COLUMNS, Interactions, Tables, assemble
 
 # %% ../nbs/01a_movielens.ipynb #fa22baf8
@@ -150,7 +150,10 @@ def open_files(
         folders.setdefault(PurePosixPath(member).parent, {})[PurePosixPath(member).name] = member
     def rank(folder):  # with ratings first, then the one nearest to the top
         return not any(layout.ratings in folders[folder] for layout in LAYOUTS), len(folder.parts)
-    return DataFiles(path, folders[min(folders, key=rank)] if folders else {}, zipped=True)
+    best = [folder for folder in folders if rank(folder) == min(map(rank, folders))]
+    if len(best) > 1 and not rank(best[0])[0]:
+        raise DataError(f"{path} holds two data sets, in {best[0]} and in {best[1]}: unpack it, and give one")
+    return DataFiles(path, folders[best[0]] if folders else {}, zipped=True)
 
 # %% ../nbs/01a_movielens.ipynb #d2705136
 def find_layout(
@@ -158,6 +161,10 @@ def find_layout(
 ) -> Layout:  # The first layout whose files are all there
     "Recognise the MovieLens layout by the names of the files"
     names = {layout: list(filter(None, (layout.ratings, layout.items, layout.users))) for layout in LAYOUTS}
+    ratings = sorted({layout.ratings for layout in LAYOUTS if layout.ratings in files})
+    if len(ratings) > 1:
+        raise DataError(f"{files.path} holds two data sets, {ratings[0]} and {ratings[1]}: "
+                        "move one of them to a folder of its own")
     for layout in LAYOUTS:
         if {*names[layout]} <= files.members.keys(): return layout
     for layout in LAYOUTS[::-1]:
@@ -373,18 +380,23 @@ def _items_csv(files, layout):
                         "look for a quote that is not closed") from error
 
 # %% ../nbs/01a_movielens.ipynb #f35366d7
+def _year_of_date(date, where):
+    "Year at the end of a release date such as 01-Jan-1995; 0 where there is none"
+    if not date.strip(): return 0
+    if found := re.search(r'(?a:\b\d{4})\s*$', date): return int(found[0])
+    raise DataError(f"{where}: a release date must end in a year of four digits, got {date!r}: "
+                    "correct it, or leave it empty")
+
 def _read_items(files, layout):
     "Films with title, genres and year of release"
     read = {'ml-100k': _items_100k, 'csv': _items_csv}.get(layout.name, _items_dat)
     rows = list(read(files, layout))
     if not rows: raise DataError(f"{files.where(layout.items)} holds no films: get the data again")
-    def year(title, released):
-        last = released[-4:]
-        return title_year(title) or (int(last) if last.isdigit() else 0)
     table = dict(item=_whole_column(files, layout.items, rows, 0, 'item'),
                  title=[fields[1].strip() for _, fields in rows],
                  genres=[fields[2].strip() for _, fields in rows],
-                 year=[year(fields[1], fields[3]) for _, fields in rows])
+                 year=[title_year(title) or _year_of_date(date, f"{files.where(layout.items)}, line {n}")
+                       for n, (_, title, _, date) in rows])
     return pd.DataFrame(table, index=[n for n, _ in rows])
 
 # %% ../nbs/01a_movielens.ipynb #c8641a02
@@ -403,8 +415,7 @@ def read_side_tables(
         if table == 'items': return f"{file}, line {items.index[row]}"
         number, _ = next(islice(_stream_lines(files, layout.ratings), row + bool(layout.header), None))
         return f"{file}, line {number}"
-    digest = file_digest(files.path if files.zipped else files.path/layout.ratings)
-    source = dict(path=str(path), sha256=digest, format=layout.name)
+    source = dict(path=str(path), format=layout.name)
     name = files.path.stem if files.zipped else files.path.resolve().name
     return files, layout, Tables(None, users, items, layout.rating_values, where, name, source)
 

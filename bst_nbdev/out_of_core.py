@@ -7,6 +7,7 @@ __all__ = ['UNITS', 'RESERVED_BYTES', 'MIN_SORT_BYTES', 'CHUNKS_PER_FETCH', 'TYP
            'Violations', 'prepare_out_of_core']
 
 # %% ../nbs/01c_out_of_core.ipynb #1677046e
+import hashlib
 import os
 import re
 from contextlib import contextmanager
@@ -159,20 +160,24 @@ def _sorted_pieces(connection):
 
 # %% ../nbs/01c_out_of_core.ipynb #86b522b3
 def _write_sorted(connection, folder, users, items, where):
-    "Write the arrays of the ratings in order, and return the offsets"
+    "Write the arrays of the ratings in order, and return the offsets and the checksums of the arrays"
     rows = connection.execute('SELECT count(*) FROM ratings').fetchone()[0]
     counts = np.zeros(len(users), np.int64)
     last = {name: np.zeros(0, np.int64) for name in ('user', 'timestamp', 'item')}  # the last run of the piece before
+    digests = {name: hashlib.sha256() for name in TYPES}
     with _array_files(folder, rows) as files:
         for piece in _sorted_pieces(connection):
             piece['user'] = users.encode(piece['user'])
             counts += np.bincount(piece['user'], minlength=len(users))
-            for name, file in files.items(): file.write(np.ascontiguousarray(piece[name], TYPES[name]))
+            for name, file in files.items():
+                column = np.ascontiguousarray(piece[name], TYPES[name])
+                file.write(column)
+                digests[name].update(column)
             last = {name: np.concatenate([old, piece[name]]) for name, old in last.items()}
             if _has_repeats(*last.values()): _raise_for_repeats(connection, where, items)
             in_run = (last['user'] == last['user'][-1]) & (last['timestamp'] == last['timestamp'][-1])
             last = {name: values[in_run] for name, values in last.items()}
-    return np.concatenate([[0], np.cumsum(counts)])
+    return np.concatenate([[0], np.cumsum(counts)]), digests
 
 # %% ../nbs/01c_out_of_core.ipynb #475fcea0
 def prepare_out_of_core(
@@ -189,9 +194,10 @@ def prepare_out_of_core(
     users = None if tables.users is None else table_ids(tables, 'user')
     with prepared_folder(folder) as scratch, _database(scratch.parent/'sorting', sort_bytes) as connection:
         users = _insert_ratings(connection, files, layout, tables, users, items)
-        offsets = _write_sorted(connection, scratch, users, items, tables.where)
+        offsets, digests = _write_sorted(connection, scratch, users, items, tables.where)
         connection.close()
         arrays = {name: np.load(scratch/f'{name}.npy', mmap_mode='r', allow_pickle=False) for name in TYPES}
-        data = build_interactions(tables, users, items, tables.rating_values, arrays | dict(offsets=offsets))
+        data = build_interactions(tables, users, items, tables.rating_values, arrays | dict(offsets=offsets),
+                                  digests)
         write_prepared(data, scratch, ('offsets', 'genres', 'year'))
     return Path(folder)

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .core import UNKNOWN, DataError, atomic_path, file_digest, library_versions
+from .core import UNKNOWN, DataError, atomic_path, csv_safe, file_digest, library_versions, undo_csv_safe
 from .data import RATING_COLUMNS, Interactions, item_columns
-from .movielens import ARCHIVES, data_folder, download, movielens_name, read_movielens
+from .movielens import ARCHIVES, LAYOUTS, data_folder, download, movielens_name, read_movielens
 from .sample import SAMPLE_FILES, make_sample
 from .vocabulary import Feature, Vocabulary
 
@@ -50,7 +50,8 @@ def save_vocabularies(
     items = dict(item=data.items.ids, title=data.titles[1:], year=data.year[1:], genres=genres)
     for name, table in ('users', users), ('items', items), ('genres', dict(genre=list(data.genre_names))):
         path = folder/f'{name}.csv'
-        pd.DataFrame(table).to_csv(path, index=False, quoting=csv.QUOTE_NONNUMERIC, lineterminator='\n')
+        cells = pd.DataFrame(table).map(csv_safe)
+        cells.to_csv(path, index=False, quoting=csv.QUOTE_NONNUMERIC, lineterminator='\n')
     return folder
 
 # %% ../nbs/01b_prepared.ipynb #c5d71019
@@ -75,7 +76,7 @@ def _read_table(path, columns, count=None):
     if missing: raise DataError(f"{path}, line 1: column {', '.join(missing)} is missing: make it again")
     if count is not None and len(table) != count:
         raise DataError(f"{path} has {len(table):,} rows instead of {count:,}: make it again")
-    return {name: table[name].to_numpy(dtype=object) for name in columns}
+    return {name: table[name].map(undo_csv_safe).to_numpy(dtype=object) for name in columns}
 
 def _convert(path, values, dtype):
     "Convert `values` read from a file to an array, or raise a `DataError`"
@@ -250,13 +251,13 @@ def find_data(
     data: str | Path = 'sample',  # "sample", a name such as "ml-1m", or a path
     folder: str | Path | None = None,  # Where downloads are kept; see `data_folder`
 ) -> Path:  # An archive, a MovieLens folder or a prepared folder
-    "Find a data set; a MovieLens data set is downloaded unless its archive or folder is already there"
+    "Find a data set: a path, or a name, which is downloaded unless its folder or archive is already there"
     if str(data) == 'sample': return sample_folder(folder)
+    if os.path.exists(data): return Path(data)  # False, too, for a name that is too long for the disk
     if name := movielens_name(data):
-        unpacked = data_folder(folder)/name
-        return unpacked if unpacked.is_dir() else download(name, folder)
-    path = Path(data)
-    if os.path.exists(path): return path  # False, too, for a name that is too long for the disk
+        kept = data_folder(folder)
+        places = kept/name, kept/f'{name}.zip', Path(name), Path(f'{name}.zip')
+        return next((path for path in places if path.exists()), None) or download(name, folder)
     raise DataError(f"unknown data set '{data}' (no file or folder of that name exists either): choose one "
                     f"of sample, {', '.join(ARCHIVES)}, or give the path of a .zip archive, "
                     "a MovieLens folder or a prepared folder")
@@ -267,4 +268,8 @@ def load(
 ) -> Interactions:  # Ready to be cut into sequences
     "Load any data set by its name or path"
     path = find_data(data, folder)
-    return load_prepared(path) if (path/'metadata.json').exists() else read_movielens(path)
+    if not (path/'metadata.json').exists(): return read_movielens(path)
+    others = [layout.ratings for layout in LAYOUTS if (path/layout.ratings).exists()]
+    if not others: return load_prepared(path)
+    raise DataError(f"{path} holds two data sets, {others[0]} and a prepared one (metadata.json): "
+                    "move one of them to a folder of its own")

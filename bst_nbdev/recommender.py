@@ -20,7 +20,7 @@ import pandas as pd
 from fastcore.basics import patch
 from huggingface_hub import ModelHubMixin, snapshot_download
 
-from .core import UNKNOWN, BSTError, CheckpointError, ConfigError, check_at_least, progress
+from .core import UNKNOWN, BSTError, CheckpointError, ConfigError, check_at_least, csv_safe, progress
 from .data import Interactions, parse_time
 from .prepared import load_vocabularies, save_vocabularies
 from .packing import History
@@ -354,7 +354,7 @@ def _save_pretrained(self: Recommender, save_directory):
     def add_files(scratch):
         save_vocabularies(self.catalogue, scratch)
         counts = dict(item=self.catalogue.items.ids, ratings=self.items.popularity[1:])
-        pd.DataFrame(counts).to_csv(scratch/'popularity.csv', index=False)
+        pd.DataFrame(counts).map(csv_safe).to_csv(scratch/'popularity.csv', index=False)
         (scratch/'metrics.json').write_text(json.dumps(self.metadata, indent=1, default=str))
         (scratch/'README.md').write_text(model_card(self.metadata), encoding='utf-8')
     with tempfile.TemporaryDirectory(dir=save_directory) as scratch:

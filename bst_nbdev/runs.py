@@ -25,7 +25,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from .core import (UNKNOWN, BSTError, CheckpointError, DataError, TakenError, atomic_path,
-                            check_writable, library_versions, source_commit)
+                            check_writable, csv_safe, library_versions, source_commit, undo_csv_safe)
 from .data import Interactions
 from .prepared import load, load_vocabularies, save_vocabularies
 from .splits import Split
@@ -117,6 +117,7 @@ def read_fingerprint(
     kind = np.int64 if known.users.id_type == 'int' else str
     try:
         table = pd.read_csv(path, dtype=dict(user=kind, **sums), keep_default_na=False)
+        if kind is str: table['user'] = table.user.map(undo_csv_safe)
         wanted = {'user', 'until', 'earlier', 'last', 'before', *sums}
         if {*table} != wanted: raise ValueError('other columns')
         if not np.array_equal(table.user, known.users.ids): raise ValueError('other users')
@@ -140,9 +141,10 @@ def save_run(
         run.training_log.to_csv(scratch/'training_log.csv', index=False)
         counts = training_counts(run.interactions, run.split)[1:]
         popularity = pd.DataFrame(dict(item=run.interactions.items.ids, ratings=counts))
-        popularity.to_csv(scratch/'popularity.csv', index=False)
+        popularity.map(csv_safe).to_csv(scratch/'popularity.csv', index=False)
         before = np.zeros(len(run.interactions.users), np.int64) if run.before is None else run.before
-        fingerprint(run.interactions).assign(before=before[1:]).to_csv(scratch/FINGERPRINT_FILE, index=False)
+        known = fingerprint(run.interactions).assign(before=before[1:])
+        known.assign(user=known.user.map(csv_safe)).to_csv(scratch/FINGERPRINT_FILE, index=False)
         figure = plot_learning_curve(run.training_log, run.monitor)
         figure.savefig(scratch/'learning_curve.png', dpi=120, bbox_inches='tight')
         plt.close(figure)

@@ -242,6 +242,37 @@ def test_films_of_ml_100k():
     folder = write(ML100K | {'u.item': ML100K['u.item'].replace('|0|0', '', 1)})
     refused('bst_train', '--data', folder, says=["u.item, line 1: 24 fields separated by '|' are expected, got"])
 
+def test_release_date_without_a_year():
+    for date in '²²²²', 'soon', '01-Jan-19811':
+        folder = write({name: text.replace('01-Jan-1981', date, 1).encode() for name, text in ML100K.items()} |
+                       {'u.item': ML100K['u.item'].replace(' (1981)|01-Jan-1981', f'|{date}', 1).encode()}, f'dated {date}')
+        refused('bst_train', '--data', folder, says=[f"u.item, line 1: a release date must end in a year of four digits, got '{date}'",
+                                                     'correct it'])
+
+def test_two_data_sets_in_one_place():
+    for other, name in (CSV, 'ratings.csv'), (ML100K, 'u.data'):
+        folder = write(ML1M | other, f'with {name}')
+        refused('bst_train', '--data', folder, says=[f'{folder} holds two data sets', 'ratings.dat', name, 'of its own'])
+    both = {f'{folder}/{name}': text for folder in ('old', 'new') for name, text in ML1M.items()}
+    refused('bst_train', '--data', archive(both, 'both.zip'), says='both.zip holds two data sets, in old and in new: unpack it')
+    assert call('bst_prepare', '--data', write(ML1M, 'one'), '--out', 'prepared') == (0, '', [])
+    shutil.copy('one/ratings.dat', 'prepared/ratings.dat')
+    refused('bst_train', '--data', 'prepared', says=['prepared holds two data sets', 'ratings.dat', 'metadata.json'])
+
+@pytest.mark.parametrize('column', range(4))
+def test_a_field_of_any_length_is_not_repeated(column):
+    row = ['1', '1', '1', '1']
+    row[column] = 'x' * 5_000_000
+    for style, (files, name, separator, _) in FORMATS.items():
+        folder = write(files | {name: files[name] + separator.join(row) + '\n'}, style)
+        assert len(refused('bst_train', '--data', folder, says=[name, 'correct or remove'])) < 1200
+    folder = write(ML1M | {'users.dat': ML1M['users.dat'].replace('1', 'y' * 5_000_000, 1)}, 'users')
+    assert len(refused('bst_train', '--data', folder, says=['users.dat, line 1', 'correct or remove'])) < 1200
+
+def test_what_a_terminal_obeys_is_not_printed_raw():
+    folder = write(ML1M | {'ratings.dat': '1::1::\x1b[2J\x9b31m::1\n'})
+    assert '\x1b' not in (said := refused('bst_train', '--data', folder, says='rating must be a number')) and '\x9b' not in said
+
 def test_film_without_a_row_in_csv():
     folder = write(CSV | {'movies.csv': CSV['movies.csv'].replace('\n7,', '\n99,')})
     refused('bst_prepare', '--data', folder, '--out', 'new', says=['ratings.csv, line ', 'item 7 has no row in there/movies.csv',
@@ -596,6 +627,22 @@ CHANGES = [('a rating', 'ratings.dat', lambda t: t.replace('1::2::1::1\n', '1::2
            ('a film more', 'movies.dat', lambda t: '0::Film 0 (1980)::Drama\n' + t),
            ('an age', 'users.dat', lambda t: t.replace('::25::', '::56::', 1)),
            ('a genre', 'movies.dat', lambda t: t.replace('::Drama', '::Horror', 1))]
+
+def test_the_same_data_in_other_wrappings(made, tmp_path):
+    "Archive by name or path, folder, other line ends, prepared: a run takes them all for the data that it was trained on"
+    Path('data').mkdir()
+    archive({f'ml-1m/{name}': text for name, text in ML1M.items()}, 'data/ml-1m.zip')
+    assert call('bst_train', '--data', 'ml-1m', '--out', 'run', *SHORT) == (0, '', [])
+    archive(path='flat.zip', method=zipfile.ZIP_STORED)
+    write({name: text.replace('\n', '\r\n') for name, text in ML1M.items()}, 'windows')
+    assert call('bst_prepare', '--data', 'flat.zip', '--out', 'prepared') == (0, '', [])
+    write(ML1M, 'data/ml-1m')                                          # from now on "ml-1m" is this folder
+    for options in [], *(['--data', there] for there in ('data/ml-1m.zip', 'data/ml-1m', 'flat.zip', 'windows', 'prepared')):
+        assert call('bst_evaluate', 'run', *options, '--device', 'cpu') == (0, '', []), options
+
+def test_data_of_that_name_in_the_current_folder():
+    write(ML1M, 'ml-1m')
+    assert call('bst_train', '--data', 'ml-1m', '--out', 'run', *SHORT) == (0, '', [])
 
 @table('name, change', CHANGES)
 def test_data_changed_since_training(run, name, change):

@@ -5,6 +5,7 @@ What a single function does is tested in its notebook, right below it. Each fail
 """
 import ast
 import configparser
+import importlib.util
 import io
 import json
 import re
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import tokenize
 import tomllib
+import types
 from pathlib import Path
 
 import pytest
@@ -307,12 +309,34 @@ def test_tutorial_runs_anywhere(path):
     repository = f"{config['user']}/{config['repo']}"
     address = f'https://colab.research.google.com/github/{repository}/blob/main/nbs/tutorials/{path.name}'
     assert address in found[1][2], f'{path.name} cell 1: no badge that links to {address}'
-    install = f'try: import bst_nbdev\nexcept ImportError:\n    %pip install -q "bst_nbdev @ git+https://github.com/{repository}"'
-    assert any(install in source for _, kind, source, _ in found if kind == 'code'), f'{path.name}: no cell that installs the package'
+    install = [source for _, kind, source, _ in found if kind == 'code' and f'%pip install -q "bst_nbdev @ git+https://github.com/{repository}"' in source]
+    assert install and 'raise SystemExit(' in install[0], f'{path.name}: no cell that installs the package, or says what to do where that fails'
+    code = '\n'.join(source for _, kind, source, _ in found if kind == 'code' and source not in install)
+    assert not re.search(r"""['"](\.\./|https?://)""", code), f'{path.name}: code reads from another folder or from the network'
+    assert 'show_progress' not in code, f'{path.name}: progress is hidden from those who wait'
     assert not list(exported(path)), f'{path.name}: exports'
     last = found[-1][2]
     assert re.search(r'^## Recap\n', last, flags=re.M) and re.search(r'\]\([\w./-]+\.ipynb\)', last), \
         f'{path.name}: the last cell is no recap with a link to a notebook'
+
+@each_tutorial
+def test_tutorial_stops_where_the_package_cannot_be_installed(path, monkeypatch):
+    "pip does not raise: without a word of ours, the next cell would fail with a traceback"
+    transform = pytest.importorskip('IPython').core.inputtransformer2.TransformerManager().transform_cell
+    source = transform(next(source for _, kind, source, _ in cells(path) if kind == 'code' and '%pip' in source))
+    asked = []
+    shell = types.SimpleNamespace(run_line_magic=lambda name, line: asked.append(f'{name} {line}'))
+    monkeypatch.setitem(sys.modules, 'bst_nbdev', None)                    # an import fails
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+    with pytest.raises(SystemExit, match='pip could not get it .* connect to the internet, or get a copy'): exec(source, dict(get_ipython=lambda: shell))
+    assert asked == [f"pip install -q \"bst_nbdev @ git+https://github.com/{settings()['user']}/{settings()['repo']}\""]
+
+def test_tutorials_lead_on_in_the_order_of_the_sidebar():
+    order = [f'{name}.ipynb' for name in pytest.importorskip('pages').TUTORIALS]
+    assert sorted(order) == sorted(path.name for path in TUTORIALS)
+    for name, following in zip(order, [*order[1:], '../00_core.ipynb']):
+        recap = list(cells(ROOT/'nbs'/'tutorials'/name))[-1][2]
+        assert re.search(rf'^Next: [^\n]*\]\({re.escape(following)}\)', recap, flags=re.M), f'{name}: the recap does not lead to {following}'
 
 
 # --- What is in the repository

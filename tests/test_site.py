@@ -96,6 +96,64 @@ def test_formulas():
     assert '⌊' in pages.html.unescape(pages.mathml(r'\Big\lfloor x \Big\rfloor', 'display'))
     assert 'display="block"' in pages.mathml('x', 'display')
 
+TOLD = {  # page, name in backticks, and where it must lead
+    'tutorials/ten_minutes.ipynb': [('predict', 'recommender.html#predictor.predict'), ('train', 'pipeline.html#train')],
+    '10a_recommender.ipynb': [('predict', 'recommender.html#predictor.predict'), ('load', 'recommender.html#recommender.load')],
+    '01b_prepared.ipynb': [('load', 'prepared.html#load')],
+    '07_training.ipynb': [('fit', 'training.html#fit'), ('predict', 'training.html#predict')],
+    '06_bst.ipynb': [('attention', 'bst.html#bst.attention')],
+    '06a_two_stream.ipynb': [('attention', 'two_stream.html#twostreambst.attention')],
+    '05a_model.ipynb': [('attention', 'model.html#sequencemodel.attention')]}
+
+@pytest.mark.parametrize('source', TOLD)
+def test_names_in_backticks_lead_to_what_they_mean(source):
+    "Functions and methods of one name: nbdev knows the functions only"
+    from nbdev.doclinks import NbdevLookup
+    linkify = NbdevLookup().linkify
+    for name, wanted in TOLD[source]:
+        for written in f'`{name}`', f'`{name}()`':
+            assert f'/{wanted})' in pages.right_links(linkify(f'See {written}.'), source, {}), (source, written)
+
+def test_links_without_a_second_meaning_stay():
+    from nbdev.doclinks import NbdevLookup
+    line = NbdevLookup().linkify('`save_run`, and [a page](x.html)')
+    assert pages.right_links(line, '10a_recommender.ipynb', {}) == line
+
+def test_cells_of_tests_are_folded():
+    three = 'assert 1\nassert 2\ntest_eq(1, 1)'
+    assert pages.is_test(code(three)) and pages.is_test(code(f'x = 1\nfor y in range(3):\n    assert y\n{three}'))
+    for source in 'assert 1\nassert 2', f'a = 1\nb = 2\nc = 3\nd = 4\n{three}', '%pip install x', f'#| code-fold: true\n{three}':
+        assert not pages.is_test(code(source))
+    assert not pages.is_test(code(three, shown(text_plain='2')))          # there is something to look at
+
+def test_tests_fold_under_a_line(tmp_path):
+    body = (make(tmp_path, code('assert 1\nassert 2\nassert 3'), code('x = 1'))/'index.html').read_text()
+    assert body.count('<summary>Tests</summary>') == 1
+
+def test_tables():
+    frame = '<table border="1" class="dataframe"><tr><td>0.5929 ± 0.0044</td><td>' + 'long ' * 30 + '</td></tr></table>'
+    page = pages.Page('a.ipynb', 'a.html', 'a', '', {}, body=frame + frame.replace(' class="dataframe"', '') + '<pre>1 ± 2</pre>')
+    body = pages.finished(page, Path('.'))
+    assert 'border=' not in body and body.count('0.5929\u00a0±\u00a00.0044') == 2 and '<pre>1 ± 2</pre>' in body
+    assert body.count('class="words"') == 1                                # rows as paragraphs on a phone, but not of numbers
+    row = '<tr>' + '<td>a</td>' * 3 + '<td>{}</td></tr>'
+    assert 'class="details table"' in pages.marked_table(f'<table class="table">{row.format("long " * 30)}</table>')
+    assert 'details' not in pages.marked_table(f'<table class="table">{row.format("short")}</table>')
+
+def test_what_is_searched_keeps_prose_and_code_apart(good):
+    text = (good/'site'/'found.js').read_text().splitlines()
+    found = json.loads(text[0].removeprefix('window.found = ').rstrip(';'))
+    assert ['names', 'two.html', 'two', 'Names', 'Of a xylophone and of others', ''] in found
+    formulas = next(row for row in found if row[0] == 'links')
+    assert 'to the other and here' in formulas[4] and 'plot(' in formulas[5] and 'plot(' not in formulas[4]
+    assert 'quickstart' in json.loads(text[1].removeprefix('window.synonyms = ').rstrip(';'))
+
+def test_tutorials_come_first_in_the_order_of_reading():
+    sources = ['00_core', 'tutorials/week', 'experiments/results', 'index', 'glossary', 'tutorials/own_data', '04_transformer', 'tutorials/ten_minutes']
+    found = [pages.Page(f'{source}.ipynb', f'{source}.html', source, '', {}) for source in sources]
+    assert [page.source.removesuffix('.ipynb') for page in sorted(found, key=lambda page: page.place)] == \
+        ['index', 'tutorials/ten_minutes', 'tutorials/own_data', 'tutorials/week', '00_core', '04_transformer', 'experiments/results', 'glossary']
+
 def test_pages_stand_in_their_groups():
     group = lambda source, href='x.html': pages.Page(source, href, 'x', '', {}).group
     assert group('index.ipynb', 'index.html') == ('Home',) and group('tutorials/a.ipynb') == ('Tutorials',)
@@ -106,7 +164,8 @@ def test_pages_stand_in_their_groups():
 # --- In a browser
 
 @looks
-def test_looking_finds_nothing_wrong_with_a_good_site(good): assert check_site.browser_faults(good) == []
+def test_looking_finds_nothing_wrong_with_a_good_site_but_its_long_line(good):
+    assert check_site.browser_faults(good) == ['1 of 2 lines of code are wider than their box, at most 5% may be']
 
 SEEN = {
     'sideways': ('<div style="width: 2000px">wide</div>', 'scrolls sideways by'),
@@ -123,6 +182,17 @@ def test_looking_sees(tmp_path):
     found = check_site.browser_faults(make(tmp_path, *cells))
     for name, (_, fault) in SEEN.items(): assert any(fault in line for line in found), (name, found)
     assert all(line.startswith('index.html') for line in found)
+
+def test_code_must_fit():
+    assert check_site.code_faults({'tutorials/a.html': [100, 0], 'b.html': [100, 9], 'c.html': [100, 0]}) == []
+    assert check_site.code_faults({'tutorials/a.html': [100, 1], 'b.html': [100, 11], 'c.html': [100, 0]}) == [
+        'tutorials/a.html: 1 lines of code are wider than their box', '11 of 200 lines of code are wider than their box, at most 5% may be']
+
+@looks
+def test_searches_are_checked_as_the_page_ranks_them(good):
+    searches = {'xylophone': 'two.html#names', 'two': 'two.html', 'formulas': 'index.html#formulas'}
+    assert check_site.search_faults(good, searches) == []
+    assert check_site.search_faults(good, {'plot': 'two.html'}) == ["the search for 'plot' leads to index.html#links, not to two.html"]
 
 @pytest.fixture(scope='module')
 def browser():

@@ -1,7 +1,7 @@
 """Check what must hold for every page of the site (after python tools/docs.py).
 
     python tools/check_site.py               # links, pictures, outputs and addresses, by reading the files
-    python tools/check_site.py --browser     # the same, then every page in Chromium: wide and narrow, light and dark
+    python tools/check_site.py --browser     # the same, then each page in Chromium: wide and narrow, light and dark, and searches
     python tools/check_site.py --browser --screenshots DIR
 """
 import argparse
@@ -24,6 +24,20 @@ from bs4 import BeautifulSoup
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = {'desktop': (1280, 900), 'phone': (390, 844)}
+WIDE_CODE = .05  # share of the lines of code that may be wider than their box, on pages that are no tutorials
+SEARCHES = {  # what is typed, and where one of the first three finds must lead
+    'recommend': 'recommender.html#recommender.recommend',
+    'new user': 'experiments/new_user.html',
+    'cold start': 'experiments/new_user.html',
+    'install': 'index.html#install-and-work-on-it',
+    'own data': 'tutorials/own_data.html',
+    'quickstart': 'tutorials/ten_minutes.html',
+    'RMSE': 'evaluation.html#metrics',
+    'negative sampling': 'heads.html#sampled_log_prob',
+    'attention': 'transformer.html#attention',
+    'save model': 'saving.html',
+    'GPU': 'tutorials/scaling.html',
+    'docker': 'commands.html#docker'}
 OPTIONS = ['headless', 'no-sandbox', 'disable-gpu', 'disable-quic', 'no-first-run', 'disable-background-networking',
            'disable-component-update', 'disable-sync', 'disable-dev-shm-usage', 'no-proxy-server', 'hide-scrollbars']
 
@@ -146,6 +160,26 @@ if (wide > 0) {
 const broken = [...document.images].filter(image => image.complete && !image.naturalWidth).map(image => image.src);
 return [wide, seen, broken, getComputedStyle(document.body).backgroundColor];
 '''
+CODE = '''
+let lines = 0, long = 0;
+for (const box of document.querySelectorAll('main :not(.signature) > div.sourceCode pre')) {
+    for (const folded of document.querySelectorAll('details.code-fold')) folded.open = true;
+    const style = getComputedStyle(box), text = box.textContent.replace(/\\n$/, '').split('\\n');
+    const ruler = Object.assign(document.createElement('span'), {textContent: '0'.repeat(100)});
+    box.firstElementChild.append(ruler);
+    const letter = ruler.getBoundingClientRect().width / 100;
+    ruler.remove();
+    const room = box.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+    lines += text.length;
+    long += text.filter(line => line.length * letter > room + 1).length;
+}
+for (const folded of document.querySelectorAll('details.code-fold')) folded.open = false;
+return [lines, long];
+'''
+RANKED = '''
+const found = rank(arguments[0], window.found, window.synonyms);
+return found.slice(0, 3).map(({row: [id, href]}) => id ? `${href}#${id}` : href);
+'''
 
 def seen_faults(browser, address: str, ground: str, name: str) -> list:
     "Find what is wrong with the page that the browser shows"
@@ -171,9 +205,30 @@ def browser_faults(
     with served(site) as address, ThreadPoolExecutor(len(SIZES)) as two:
         return sum(two.map(lambda size: faults_at(size, site, address, pictures), SIZES), [])
 
+def code_faults(counts: dict) -> list:  # Lines of code and those that are too wide, by page
+    "Find code that has to be scrolled sideways: none in tutorials, and few lines elsewhere"
+    tutorials = {name for name in counts if name.startswith('tutorials/')}
+    wider = 'lines of code are wider than their box'
+    found = [f'{name}: {counts[name][1]} {wider}' for name in sorted(tutorials) if counts[name][1]]
+    lines, long = map(sum, zip((0, 0), *(count for name, count in counts.items() if name not in tutorials)))
+    if long > WIDE_CODE * lines: found.append(f'{long} of {lines} {wider}, at most {WIDE_CODE:.0%} may be')
+    return found
+
+def search_faults(site: Path, searches: dict = SEARCHES) -> list:  # One line for each
+    "Find searches that do not lead where they should, ranked by the script of the page"
+    found = []
+    with served(site) as address, chromium() as browser:
+        browser.get(f'{address}index.html')
+        browser.execute_async_script("const done = arguments[0]; load().then(() => done())")
+        for query, wanted in searches.items():
+            first = browser.execute_script(RANKED, query)
+            if wanted in first: continue
+            found.append(f'the search for {query!r} leads to {", ".join(first) or "nothing"}, not to {wanted}')
+    return found
+
 def faults_at(size: str, site: Path, address: str, pictures: Path) -> list:
     "Find what is wrong with the pages at one of `SIZES`, light and dark"
-    faults = []
+    faults, counts = [], {}
     width, height = SIZES[size]
     with chromium() as browser:
         window = dict(width=width, height=height, deviceScaleFactor=1, mobile=False)
@@ -183,12 +238,13 @@ def faults_at(size: str, site: Path, address: str, pictures: Path) -> list:
             prefer(browser, 'light')
             browser.get(address + name)
             browser.execute_async_script(PICTURES)
+            counts[name] = browser.execute_script(CODE)
             for ground in ('light', 'dark'):
                 prefer(browser, ground)
                 faults += seen_faults(browser, address, ground, f'{name} ({size}, {ground})')
                 if not pictures: continue
                 screenshot(browser, pictures/f"{name.removesuffix('.html').replace('/', '-')}-{size}-{ground}.png")
-    return faults
+    return faults + (code_faults(counts) if size == 'desktop' else [])
 
 def prefer(browser, ground: str):
     "Let the browser act as if the machine were set to light or dark"
@@ -207,7 +263,7 @@ def main():
     parser.add_argument('--screenshots', type=Path, help='Keep pictures of every page in this folder')
     args = parser.parse_args()
     faults = static_faults(args.site)
-    if args.browser or args.screenshots: faults += browser_faults(args.site, args.screenshots)
+    if args.browser or args.screenshots: faults += search_faults(args.site) + browser_faults(args.site, args.screenshots)
     report(faults)
     print('no faults')
 

@@ -20,7 +20,7 @@ import yaml
 from nbdev.config import get_config
 
 from check_site import missing_names, report, static_faults
-from pages import front_matter, text, write_site
+from pages import front_matter, right_links, text, write_site
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # settings.ini names tools.showdoc, which nbdev imports
 
@@ -81,7 +81,7 @@ def readme(cache: Path) -> str:
             code = re.sub(r'^#\|.*\n?', '', source, flags=re.M)
             if code and not re.search(r'^#\|\s*echo: false', source, flags=re.M): parts.append(f'``` python\n{code}\n```')
             parts += [output_text(output) for output in cell.get('outputs', [])]
-    markdown = '\n\n'.join(part for part in parts if part) + '\n'
+    markdown = right_links('\n\n'.join(part for part in parts if part) + '\n', config.readme_nb, notebook)
     # README.md stands one folder above the notebooks and pictures it points to
     inside = re.compile(r'\]\((?!\.\.?/)([\w./-]+\.ipynb|images/[^)\s]+)')
     return inside.sub(rf']({config.nbs_path.name}/\1', markdown).replace('](../', '](')

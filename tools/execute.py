@@ -7,13 +7,16 @@
 Cells that `nbdev_test` skips (`#| notest`, `#| slow`, `#| eval: false`) are skipped here too and keep the outputs
 they have; so are the `nbdev_export()` cells. Outputs are cleaned afterwards, so that a second run changes nothing.
 With `--kernel` and no names, all notebooks run as they do when they are opened in Jupyter; times and rates may
-differ, and pictures by as much as fonts do.
+differ, and pictures by as much as fonts do. Progress bars are off.
 """
 import argparse
+import os
 import re
 import sys
 import time
 from pathlib import Path
+
+os.environ.setdefault('BST_PROGRESS', '0')  # bars are for those who wait, not for what is saved
 
 from execnb.nbio import read_nb, write_nb
 from execnb.shell import CaptureShell

@@ -3,6 +3,7 @@
 smalldocs reads Quarto's Markdown; formulas become MathML and pictures become files, so that a page fetches nothing
 from elsewhere and may be opened from a disk. The look is in tools/site/.
 """
+import ast
 import base64
 import functools
 import hashlib
@@ -10,10 +11,12 @@ import html
 import json
 import os
 import re
+import runpy
 import shutil
 import struct
 import sys
 from dataclasses import dataclass, field
+from html.parser import HTMLParser
 from pathlib import Path, PurePosixPath
 
 import yaml
@@ -27,8 +30,11 @@ from smalldocs.notebook import to_markdown
 
 ASSETS = Path(__file__).resolve().parent/'site'
 # Where a page stands in the sidebar: a folder's name, or the first two digits of a notebook's
-LAST = 'For reference'
+HOME, STEP_BY_STEP, LAST = 'Home', 'The model step by step', 'For reference'
 FOLDERS = {'tutorials': 'Tutorials', 'experiments': 'Experiments'}
+PARTS = (HOME, FOLDERS['tutorials'], STEP_BY_STEP, FOLDERS['experiments'], LAST)  # in this order
+# In the order of reading, which their recaps follow
+TUTORIALS = ('ten_minutes', 'own_data', 'how_bst_thinks', 'honest_evaluation', 'week', 'reproducing', 'tracking', 'scaling')
 STEPS = {'02': 'The data', '06': 'The network', '09': 'Training and measuring', '99': 'Using it'}  # up to this number
 
 @dataclass
@@ -57,8 +63,15 @@ class Page:
         "Titles of the part of the sidebar the page stands in"
         folder = self.source.partition('/')[0] if '/' in self.source else ''
         if folder: return FOLDERS.get(folder, folder.capitalize()),
-        if self.number: return 'The model step by step', next(title for last, title in STEPS.items() if self.number[:2] <= last)
-        return 'Home' if self.href == 'index.html' else LAST,
+        if self.number: return STEP_BY_STEP, next(title for last, title in STEPS.items() if self.number[:2] <= last)
+        return HOME if self.href == 'index.html' else LAST,
+
+    @property
+    def place(self):
+        "Where the page stands in the sidebar; pages of one place keep the order they had"
+        part, stem = self.group[0], PurePosixPath(self.source).stem
+        reading = TUTORIALS.index(stem) if part == FOLDERS['tutorials'] and stem in TUTORIALS else len(TUTORIALS)
+        return PARTS.index(part) if part in PARTS else len(PARTS), reading
 
 
 # --- Reading
@@ -71,11 +84,6 @@ def front_matter(notebook) -> dict:
     first = notebook['cells'][0]
     return (yaml.safe_load(text(first['source']).strip().strip('-')) or {}) if first['cell_type'] == 'raw' else {}
 
-def part_number(page: Page) -> int:
-    "Give each part of the sidebar its number: the notebooks first, then the folders in the order of FOLDERS"
-    part = page.group[0]
-    return list(FOLDERS.values()).index(part) + 1 if part in FOLDERS.values() else 0
-
 def read_pages(cache: Path, order: list) -> list:
     "Read the pages in the order of the sidebar"
     found = []
@@ -87,7 +95,7 @@ def read_pages(cache: Path, order: list) -> list:
         found.append(Page(source, href, front.get('title', PurePosixPath(source).stem), front.get('description', ''), notebook))
     names = [page.href for page in found]
     if len(set(names)) < len(names): sys.exit(f'two notebooks have the same page name: {sorted(names)}')
-    return sorted(found, key=lambda page: (page.group[0] == LAST, part_number(page)))  # a stable sort: the rest as it was
+    return sorted(found, key=lambda page: page.place)  # a stable sort
 
 def unlink_code(markdown: str) -> str:
     "Take nbdev's links out of fenced code, where they would be shown as they are"
@@ -98,9 +106,86 @@ def unlink_code(markdown: str) -> str:
         lines.append(re.sub(r'\[(`[^`]+`)\]\([^)]*\)', r'\1', line) if fenced else line)
     return ''.join(lines)
 
+@functools.cache
+def definitions() -> tuple:  # Functions: name -> modules; methods: name -> {class: (module, class that defines it)}
+    "List what the package defines; a class has the methods of its bases too"
+    package = get_config().lib_path
+    functions, methods, bases = {}, {}, {}
+    for module, names in runpy.run_path(str(package/'_modidx.py'))['d']['syms'].items():
+        for name in names:
+            *owner, short = name.removeprefix(f'{module}.').split('.')
+            if owner: methods.setdefault(short, {})[owner[0]] = module.rpartition('.')[2], owner[0]
+            else: functions.setdefault(short, set()).add(module.rpartition('.')[2])
+    for path in package.glob('*.py'):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef): bases[node.name] = [base.id for base in node.bases if isinstance(base, ast.Name)]
+    for owners in methods.values():
+        for name in bases:
+            line, seen = [name], set()
+            while line and name not in owners:
+                one = line.pop(0)
+                if one in owners: owners[name] = owners[one]
+                line += [base for base in bases.get(one, ()) if base not in seen]
+                seen.add(one)
+    return functions, methods
+
+def sources_of(name: str, notebook: dict) -> list:  # Code, without what IPython alone understands
+    "Read the code of a notebook as it is written, hidden cells too; without that file, as nbdev left it"
+    path = get_config().nbs_path/name
+    cells = (json.loads(path.read_text()) if path.is_file() else notebook)['cells']
+    return [re.sub(r'^\s*[%!].*$', '', text(cell['source']), flags=re.M) for cell in cells if cell['cell_type'] == 'code']
+
+def own_names(sources: list) -> tuple:  # Module it exports to, and the names that its code imports
+    "Find what a notebook exports to, and what it imports"
+    code = '\n'.join(sources)
+    module = re.search(r'^#\|\s*default_exp\s+(\w+)', code, flags=re.M)
+    imports = re.findall(r'^\s*from bst_nbdev\S* import (\([^)]*\)|[^\n]*)', code, flags=re.M)
+    return module and module[1], {name for part in imports for name in re.findall(r'\w+', part)}
+
+def right_definition(name: str, module: str, imported: set) -> str:  # "recommender.html#predictor.predict", or nothing
+    """Find what a name in backticks means on a page, where it is the name of a function and of methods.
+
+    That is what the page's own module defines, function or method; else a function that its code imports; else the method of a
+    class that its code imports."""
+    functions, methods = definitions()
+    owners = methods.get(name, {})
+    if name not in functions or not owners or module in functions[name]: return ''
+    own = [owner for owner, (place, definer) in owners.items() if place == module and owner == definer]
+    if not own and name in imported: return ''
+    found = own or [owner for owner in owners if owner in imported]
+    if not found: return ''
+    place, definer = owners[found[0]]
+    return f'{place}.html#{definer.lower()}.{name}'
+
+def right_links(markdown: str, source: str, notebook: dict) -> str:
+    "Let names in backticks lead to the methods they mean, where nbdev found a function of that name"
+    published = f'{get_config().doc_host}{get_config().doc_baseurl}/'
+    known = functools.cache(lambda: own_names(sources_of(source, notebook)))
+    def one(found):
+        target = right_definition(found[1], *known())
+        return f'[`{found[1]}{found[2] or ""}`]({published}{target})' if target else found[0]
+    return re.sub(rf'\[`(\w+)(\(\))?`\]\({re.escape(published)}[^)]*\)', one, markdown)
+
 def without_badges(markdown: str) -> str:
     "Replace a badge, which is a picture from elsewhere, by a link with its words"
     return re.sub(r'\[!\[([^\]]*)\]\(https?://[^)]*\)\]\(([^)]*)\)', r'[\1](\2){.badge-link}', markdown)
+
+
+FOLDED = '#| code-fold: true\n#| code-summary: Tests\n'
+TESTS = re.compile(r'test_\w+|assert_\w+')
+
+def is_test(cell: dict) -> bool:
+    "Say whether a cell is a test: three assertions or more, which are most of what it does, and nothing to look at"
+    source = text(cell['source'])
+    if cell.get('outputs') or re.search(r'^#\|\s*(code-fold|echo)', source, flags=re.M): return False
+    try: body = ast.parse(source).body
+    except SyntaxError: return False
+    def asserts(node):
+        called = node.func if isinstance(node, ast.Call) else None
+        name = getattr(called, 'id', getattr(called, 'attr', ''))
+        return isinstance(node, ast.Assert) or bool(TESTS.fullmatch(name))
+    holds = [any(map(asserts, ast.walk(node))) for node in body]
+    return sum(map(asserts, ast.walk(ast.Module(body, [])))) >= 3 and 2 * sum(holds) >= len(holds)
 
 
 # --- Formulas
@@ -143,12 +228,29 @@ def picture_files(body: str, site: Path, up: str) -> str:
         return f'src="{up}{name}"{size} loading="lazy"'
     return re.sub(r'src="data:image/([\w+]+);base64,([^"]+)"', one, body)
 
+def marked_table(table: str) -> str:
+    """Mark a table with sentences.
+
+    `words` has two or three columns, and its rows are paragraphs on a phone; `details` has more, and its last needs room."""
+    rows = [re.findall(r'<t[dh]\b[^>]*>(.*?)</t[dh]>', row, flags=re.S) for row in table.split('<tr')[1:]]
+    lengths = [[len(re.sub(r'<[^>]+>', '', cell)) for cell in row] for row in rows if row]
+    columns = max(map(len, lengths), default=0)
+    if 'dataframe' in table[:200] or columns < 2 or max(map(max, lengths)) < 60: return table
+    if columns > 3 and max(row[-1] for row in lengths) < 60: return table
+    kind = 'words' if columns <= 3 else 'details'
+    classes = re.search(r'^<table\b[^>]*?class="', table)
+    return f'{classes[0]}{kind} {table[classes.end():]}' if classes else f'<table class="{kind}"{table[len("<table"):]}'
+
 def finished(page: Page, site: Path) -> str:
     "Do what smalldocs leaves to the page around it"
     body = picture_files(drawn_formulas(page.body), site, page.up)
     body = body.replace('<div class="sd-table">', '<div class="scroll">')
     body = re.sub(r'(?<!<div class="scroll">\n)(<table\b[^>]*>.*?</table>)', r'<div class="scroll">\1</div>', body, flags=re.S)
     body = re.sub(r'<style scoped>.*?</style>', '', body, flags=re.S)  # pandas' own, which knows no dark page
+    body = re.sub(r'<table border="1"', '<table', body)
+    body = re.sub(r'<table\b.*?</table>', lambda found: marked_table(found[0]), body, flags=re.S)
+    body = ''.join(part if part.startswith('<pre') else re.sub(r'(?<=\d) ± (?=\d)', '\u00a0±\u00a0', part)
+                   for part in re.split(r'(<pre\b.*?</pre>)', body, flags=re.S))
     body = re.sub(r' ?style="float:right; font-size:smaller"', ' class="source-link"', body)
     body = re.sub(r'<i class="bi[^"]*"[^>]*></i>', '', body)
     body = body.replace('title="Copy to Clipboard" class="code-copy-button"', 'type="button" class="copy" hidden')
@@ -156,6 +258,7 @@ def finished(page: Page, site: Path) -> str:
     body = re.sub(r'(<h([2-4]) id="([^"]*)"[^>]*>)(.*?)</h\2>', r'\1\4' + anchor.format(r'\3') + r'</h\2>', body)
     body = re.sub(r'<section id="([^"]*)" class="level\d">\s*<h([2-4])\b([^>]*)>(.*?)</h\2>',
                   r'<section id="\1"><h\2\3>\4' + anchor.format(r'\1') + r'</h\2>', body)
+    body = re.sub(r'(class="source-link">.{0,20}</p>\s*<div class="code-copy-outer-scaffold)(">)', r'\1 signature\2', body)
     return body.replace('<!-- WARNING: THIS FILE WAS AUTOGENERATED! DO NOT EDIT! -->\n', '')
 
 def linker(page: Page, pages: list, folder: Path, site: Path):
@@ -179,12 +282,15 @@ def linker(page: Page, pages: list, folder: Path, site: Path):
 
 def fill(page: Page, pages: list, folder: Path, site: Path):
     "Write the body of a page, its headings, and what may be found in it"
+    def ready(markdown): return without_badges(unlink_code(text(markdown)))
     for cell in page.notebook['cells']:
-        if cell['cell_type'] == 'markdown': cell['source'] = without_badges(unlink_code(text(cell['source'])))
+        if cell['cell_type'] == 'markdown': cell['source'] = ready(cell['source'])
+        if cell['cell_type'] == 'code' and is_test(cell): cell['source'] = FOLDED + text(cell['source'])
         for output in cell.get('outputs', []):
             data = output.get('data', {})
-            if 'text/markdown' in data: data['text/markdown'] = without_badges(unlink_code(text(data['text/markdown'])))
+            if 'text/markdown' in data: data['text/markdown'] = ready(data['text/markdown'])
     _, markdown = to_markdown(json.dumps(page.notebook))
+    markdown = right_links(markdown, page.source, page.notebook)
     faults = [f'{page.source}: {message}' for _, message in scan(re.sub(r'^(`{3,}).*?^\1', '', markdown, flags=re.M | re.S))
               if 'LaTeX' not in message]
     if faults: sys.exit('\n'.join(faults))
@@ -193,7 +299,40 @@ def fill(page: Page, pages: list, folder: Path, site: Path):
     if 'panel-tabset' in page.body or 'class="mermaid"' in page.body:
         sys.exit(f'{page.source}: tabs and mermaid need scripts this site does not have')
     page.body = finished(page, site)
-    page.headings, page.search = env.get('headings', []), env.get('search', [])
+    page.headings, page.search = env.get('headings', []), searched(page)
+
+
+# --- What may be found
+
+class Sections(HTMLParser):
+    "Reader of a page's body, which puts words into rows: id, heading, prose, code"
+    HEADS, SILENT = ('h2', 'h3', 'h4'), ('math', 'style', 'script')
+    def __init__(self):
+        super().__init__()
+        self.rows, self.within, self.section = [['', [], [], []]], [], ''
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        if tag == 'section': self.section = given.get('id', '')
+        if tag in self.HEADS: self.rows.append([given.get('id') or self.section, [], [], []])
+        skip = tag in self.SILENT or given.get('class') in ('anchor', 'source-link')
+        if tag in ('pre', 'a', *self.HEADS, *self.SILENT): self.within.append('' if skip else tag)
+
+    def handle_endtag(self, tag):
+        if tag in ('pre', 'a', *self.HEADS, *self.SILENT) and self.within: self.within.pop()
+
+    def handle_data(self, data):
+        if '' in self.within or not data.strip(): return
+        place = 1 if any(tag in self.HEADS for tag in self.within) else 3 if 'pre' in self.within else 2
+        self.rows[-1][place].append(data)
+
+def searched(page: Page) -> list:  # [id, page, title of the page, heading, prose, code] of each section
+    "List the sections of a page for the search, prose apart from code and what code prints"
+    reader = Sections()
+    reader.feed(page.body)
+    reader.rows[0][2].insert(0, plain(page.description) + ' ')
+    def joined(words): return ' '.join(''.join(words).split())
+    return [[mark, page.href, plain(page.title), *map(joined, parts)] for mark, *parts in reader.rows]
 
 
 # --- The page around it
@@ -270,8 +409,8 @@ def write_site(
     write_font(site/'site'/'math.woff')
     for asset in ASSETS.iterdir():
         if asset.suffix in ('.css', '.js', '.svg'): shutil.copy(asset, site/'site')
-    found = [[part['id'], page.href, page.title, part.get('title') or part.get('section') or '', part['text']]
-             for page in pages for part in page.search]
-    (site/'site'/'found.js').write_text(f'window.found = {json.dumps(found, ensure_ascii=False)};\n')
+    found = json.dumps([row for page in pages for row in page.search], ensure_ascii=False)
+    synonyms = json.dumps(yaml.safe_load((ASSETS/'synonyms.yml').read_text()), ensure_ascii=False)
+    (site/'site'/'found.js').write_text(f'window.found = {found};\nwindow.synonyms = {synonyms};\n')
     (site/'.nojekyll').touch()
     return len(pages)

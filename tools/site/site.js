@@ -24,7 +24,7 @@ document.addEventListener('keydown', event => {
 const here = pages.querySelector('[aria-current]');
 if (here && here.offsetTop > pages.clientHeight - 60) pages.scrollTop = here.offsetTop - pages.clientHeight / 2;
 
-// --- Search: all words must be in a section; names and headings come first
+// --- Search (rank.js says what is best)
 const query = one('#query'), hits = one('#hits');
 let chosen = -1, loading;
 const load = () => loading ??= new Promise((done, failed) => {  // a script, not a request, so that it works from a disk too
@@ -32,17 +32,6 @@ const load = () => loading ??= new Promise((done, failed) => {  // a script, not
     Object.assign(script, {src: root.dataset.up + 'site/found.js', onload: done, onerror: failed});
     document.head.append(script);
 });
-const worth = (words, [, , title, section, text]) => {
-    let sum = 0;
-    const [t, s, all] = [title, section, text].map(part => part.toLowerCase());
-    for (const word of words) {
-        const found = (s === word || s.endsWith(`.${word}`) ? 60 : s.startsWith(word) ? 25 : s.includes(word) ? 12 : 0)
-            + (t === word ? (section ? 6 : 50) : t.includes(word) ? 4 : 0) + Math.min(all.split(word).length - 1, 5);
-        if (!found) return 0;
-        sum += found;
-    }
-    return sum;
-};
 const part = (tag, text, words = []) => {  // text only: nothing that is found can become markup
     const node = document.createElement(tag), lower = text.toLowerCase();
     let at = 0;
@@ -66,18 +55,19 @@ const choose = place => {
 };
 const show = open => { hits.hidden = !open; query.setAttribute('aria-expanded', open); };
 const search = async () => {
-    const words = query.value.toLowerCase().split(/[\s,;:()]+/).filter(word => word.length > 1);
-    if (!words.length) return show(false);
+    if (!wordsOf(query.value).length) return show(false);
     await load();
-    const found = window.found.map(row => [worth(words, row), row]).filter(([sum]) => sum).sort((a, b) => b[0] - a[0]).slice(0, 20);
-    hits.replaceChildren(...found.map(([, [id, href, title, section, text]], i) => {
-        const row = document.createElement('li'), link = document.createElement('a');
-        Object.assign(row, {id: `hit-${i}`, role: 'option'});
+    const found = rank(query.value, window.found, window.synonyms).slice(0, 20);
+    hits.replaceChildren(...found.map(({row: [id, href, title, section, prose, code], words}, i) => {
+        const shown = words.some(word => prose.toLowerCase().includes(word)) || !code ? prose : code;
+        const item = document.createElement('li'), link = document.createElement('a');
+        Object.assign(item, {id: `hit-${i}`, role: 'option'});
         Object.assign(link, {href: root.dataset.up + href + (id ? '#' + id : ''), tabIndex: -1});
-        const from = Math.max(0, Math.min(...words.map(word => text.toLowerCase().indexOf(word)).filter(place => place >= 0), text.length) - 50);
-        link.append(part('b', section ? `${section} · ${title}` : title, words), part('small', (from ? '…' : '') + text.slice(from, from + 160), words));
-        row.append(link);
-        return row;
+        const places = words.map(word => shown.toLowerCase().indexOf(word)).filter(place => place >= 0);
+        const from = places.length ? Math.max(0, Math.min(...places) - 50) : 0;
+        link.append(part('b', section ? `${section} · ${title}` : title, words), part('small', (from ? '…' : '') + shown.slice(from, from + 160), words));
+        item.append(link);
+        return item;
     }));
     if (!found.length) hits.append(Object.assign(document.createElement('li'), {className: 'none', textContent: 'Nothing found'}));
     choose(0);
