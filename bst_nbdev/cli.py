@@ -5,12 +5,11 @@
 # %% auto #0
 __all__ = ['CHANGEABLE', 'CHANCES', 'make_parser', 'run_command', 'print_scores', 'Resumed', 'load_resumed', 'broadcast_text',
            'run_training', 'start_training', 'bst_train', 'write_csv', 'bst_evaluate', 'print_items', 'bst_recommend',
-           'bst_prepare', 'is_loopback', 'bst_serve']
+           'bst_prepare', 'bst_serve']
 
 # %% ../nbs/11_cli.ipynb #9ba913b0
 import argparse
 import inspect
-import ipaddress
 import os
 import sys
 import textwrap
@@ -30,7 +29,7 @@ from fastcore.docments import docments
 
 from . import __version__
 from .core import (BSTError, ConfigError, atomic_path, check_at_least, check_choice,
-                            require_extra, show_progress)
+                            show_progress)
 from .data import parse_time
 from .prepared import find_data, load, save_prepared
 from .out_of_core import prepare_out_of_core
@@ -401,14 +400,6 @@ def bst_prepare(
     "Run the command `bst_prepare`"
     return run_command(_prepare, 'bst_prepare', argv)
 
-# %% ../nbs/11_cli.ipynb #9c847321
-def is_loopback(
-    host: str,  # An address or name
-) -> bool:  # True for a loopback address
-    "Check whether only this machine can reach an address"
-    try: return ipaddress.ip_address(host).is_loopback
-    except ValueError: return host == 'localhost'
-
 # %% ../nbs/11_cli.ipynb #9c847328
 def _serve(
     model: str | None = None,  # Folder of a run
@@ -419,25 +410,28 @@ def _serve(
     device: str = 'auto',  # auto, cpu, cuda, …
     threads: int | None = None,  # Cores for the model; all if not given
     waiting: int = 64,  # Requests that may wait for the model; more are refused
+    words: str | None = None,  # What the page calls an item and several, such as book/books; film/films for MovieLens
 ):
     "Serve a trained model over HTTP, with a page to try it"
     if model is None: raise ConfigError('no model given: use --model runs/…, the folder of a run')
-    uvicorn = require_extra('uvicorn', 'serve')
-    from bst_nbdev.service import check_address, make_app  # needs the extra as well
+    from bst_nbdev.server import LOCAL_NAMES, bound_address, is_loopback, listen, run_server  # needs the extra serve
+    from bst_nbdev.service import make_app
     if threads is not None:
         torch.set_num_threads(min(check_at_least('threads', threads), os.cpu_count() or 1))
     if data is not None: find_data(data)
-    port, waiting = check_address(host, port), check_at_least('waiting', waiting)
-    recommender = load_recommender(model, data, device, items)
-    if data is not None: recommender.users.read()
-    read_again_on_hangup(recommender.users)
-    local = is_loopback(host)
-    app = make_app(recommender, ('127.0.0.1', 'localhost', '[::1]') if local else ('*',), waiting)
-    if not local: print(f'listening on {host}: reachable from other machines, without authentication')
-    shown = f'[{host}]' if ':' in host else host
-    print(f'{recommender}\n\nlook at http://{shown}:{port}/ (requests: /docs; stop with Ctrl-C)', flush=True)
-    uvicorn.run(app, host=host, port=port, log_level='warning', timeout_graceful_shutdown=10,
-                limit_concurrency=4 * waiting)
+    check_at_least('waiting', waiting)
+    with listen(host, port) as listener:
+        recommender = load_recommender(model, data, device, items)
+        missing = recommender.users.load_now()
+        if missing and data is not None: raise missing
+        read_again_on_hangup(recommender.users)
+        address, port = bound_address(listener)
+        hosts = (address, *LOCAL_NAMES) if is_loopback(address) else ('*',)
+        app = make_app(recommender, hosts, waiting, words)
+        if '*' in hosts: print(f'listening on {address}: reachable from other machines, without authentication')
+        if missing: print(f'no questions about known users: {missing}')
+        print(f'{recommender}\n\nlook at http://{address}:{port}/ (requests: /docs; stop with Ctrl-C)', flush=True)
+        run_server(app, listener, lambda: app.state.service.batcher.close(), 4 * waiting)
 
 # %% ../nbs/11_cli.ipynb #ddabbc8b
 def bst_serve(

@@ -249,11 +249,14 @@ def sample_folder(
 def find_data(
     data: str | Path = 'sample',  # "sample", a name such as "ml-1m", or a path
     folder: str | Path | None = None,  # Where downloads are kept; see `data_folder`
+    fetch: bool = True,  # Whether a MovieLens data set is downloaded if neither its archive nor its folder is there
 ) -> Path:  # An archive, a MovieLens folder or a prepared folder
-    "Find a data set; a MovieLens data set is downloaded unless its archive or folder is already there"
+    "Find a data set by its name or path"
     if str(data) == 'sample': return sample_folder(folder)
     if name := movielens_name(data):
         unpacked = data_folder(folder)/name
+        if not fetch and not unpacked.is_dir() and not unpacked.with_name(f'{name}.zip').exists():
+            raise DataError(f"{name} is not on this machine, neither as {unpacked} nor as {name}.zip beside it")
         return unpacked if unpacked.is_dir() else download(name, folder)
     path = Path(data)
     if os.path.exists(path): return path  # False, too, for a name that is too long for the disk
@@ -264,7 +267,8 @@ def find_data(
 def load(
     data: str | Path = 'sample',  # "sample", a name such as "ml-1m", or the path of an archive or a folder
     folder: str | Path | None = None,  # Where downloads are kept; see `data_folder`
+    fetch: bool = True,  # Whether to download a MovieLens data set that is missing
 ) -> Interactions:  # Ready to be cut into sequences
     "Load any data set by its name or path"
-    path = find_data(data, folder)
+    path = find_data(data, folder, fetch)
     return load_prepared(path) if (path/'metadata.json').exists() else read_movielens(path)

@@ -130,18 +130,33 @@ class KnownUsers:
         ratings: Interactions | str | Path,  # The data, or their path: those of the training, or newer ones
     ):
         self.catalogue, self.ratings = catalogue, ratings
-        self.found = None                                      # the data, and the model's row of each of their items
+        self.found = self.missing = None       # the data with the model's row of each of their items, or why there are none
+        self.fetch, self.lock = True, threading.Lock()
 
     @property
     def interactions(self) -> Interactions:
         "The data, loaded on first use"
-        return (self.found or self.read())[0]
+        return self.loaded()[0]
+
+    def loaded(self) -> tuple[Interactions, np.ndarray]:  # As `read` returns them
+        "Return the data; of several threads that need them first, one reads them"
+        if self.found is not None: return self.found
+        with self.lock:
+            if self.missing is not None: raise DataError(str(self.missing))
+            return self.found or self.read()
+
+    def load_now(self) -> DataError | None:  # Why the data of known users are missing, if they are
+        "Read the data from this machine; where they are not found, questions about known users are refused from now on"
+        self.fetch = False
+        try: self.read()
+        except DataError as error: self.missing = error
+        return self.missing
 
     def read(self) -> tuple[Interactions, np.ndarray]:  # The data, and the row that each of their items has in the catalogue
         "Read the data, again if they were read before; after an error those from before stay"
         remedy = 'give the path of the data of known users (data, --data), or ratings instead of an id'
         try:
-            data = self.ratings if isinstance(self.ratings, Interactions) else load(self.ratings)
+            data = self.ratings if isinstance(self.ratings, Interactions) else load(self.ratings, fetch=self.fetch)
             check_same_world(data, self.catalogue)
         except BSTError as error: raise DataError(f"{error}; {remedy}") from error
         rows = row_map(data.items, self.catalogue.items)
@@ -149,7 +164,7 @@ class KnownUsers:
         if len(unknown):
             logger.warning(f"{data.name} has {len(unknown):,} items that the model does not know, such as "
                            f"{data.items.ids[unknown[0]]}: histories leave them out until they are added")
-        self.found = data, rows
+        self.found, self.missing = (data, rows), None
         return self.found
 
     def profiles(self,
@@ -165,7 +180,7 @@ class KnownUsers:
         users: list,  # Ids in the data
     ) -> list[History]:  # All ratings of each user
         "Collect the histories of known users"
-        data, item_rows = self.found or self.read()
+        data, item_rows = self.loaded()
         ids = np.array(users)
         rows, known_rows = data.users.encode(ids).tolist(), self.catalogue.users.encode(ids).tolist()
         if UNKNOWN in rows:
