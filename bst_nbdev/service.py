@@ -102,6 +102,8 @@ class RecommendRequest(QuestionSpec):
     years: tuple[Year, Year] | None = Field(None, description='only items from the first to the last year')
     min_ratings: Annotated[int, Field(strict=True, ge=0, le=2**53)] = Field(
         0, description='only items with at least this many ratings in training')
+    exclude: list[Identifier] | None = Field(
+        None, max_length=MAX_RATINGS, description='further items to leave out, such as those of no interest')
 
 class ExplainRequest(QuestionSpec):
     "Item whose place in the list is to be explained"
@@ -282,6 +284,7 @@ class Service:
             history, at = asked_by(self.recommender, request)
             seen = history if request.exclude_seen else None
             allowed = self.recommender.items.allowed(request.genres, request.years, request.min_ratings, seen)
+            allowed[[self.recommender.index.row(item) for item in request.exclude or []]] = False
             return Question(list_items, (by, request.exact), history, at, (request.k, allowed))
         return dict(items=await self.ask(question))
 

@@ -193,6 +193,12 @@ def test_new_items(recommender):
         reasons = ask(client, 'explain', ratings=[*RATINGS, dict(item=9001, rating=5)], item=30)
         assert [film['new'] for film in reasons['items'] if film['item'] == 9001] == [True]
 
+def test_items_of_no_interest(client):
+    listed = [row['item'] for row in ask(client, 'recommend', **more(k=5))['items']]
+    others = [row['item'] for row in ask(client, 'recommend', **more(k=3, exclude=listed[:2]))['items']]
+    assert others == listed[2:]
+    check_refused(client.post('/recommend', json=more(exclude=[10**9])), [404], 'no item has the id')
+
 def test_the_moment_of_a_question(client):
     "Seconds and dates are the same, and not the same as none"
     fields = dict(predict=dict(items=[3, 10]), recommend=dict(by='next'), explain=dict(item=10, by='next'))
