@@ -187,11 +187,17 @@ function ratingControl(film) {
   const labels = scale.map((value, n) => {
     const checked = ratings.get(film.item)?.rating === value;
     const input = make('input', {type: 'radio', name: `rating-${film.item}`, value: String(value), checked});
-    input.onclick = () => {  // a second click on the same star clears it
-      if (ratings.get(film.item)?.rating !== value) return;
-      input.checked = false;
+    const clear = event => {  // a second click on the same star clears it, and so does the space bar
+      if (ratings.get(film.item)?.rating !== value) return false;
+      event.preventDefault();
+      setTimeout(() => { input.checked = false; });  // after the browser has restored what it showed before the event
       unrate(film.item);
+      return true;
     };
+    input.onclick = event => { clear(event); };
+    let cleared = false;
+    input.onkeydown = event => { cleared = event.key === ' ' && clear(event); };
+    input.onkeyup = event => { if (cleared && event.key === ' ') event.preventDefault(); };
     input.onchange = () => rate(film, value);
     return make('label', {}, input, ...(drawn ? [star(before(n), value), unseen(count(value, 'star'))] : [String(value)]));
   });
