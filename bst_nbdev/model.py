@@ -17,7 +17,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from .core import ConfigError, JSONConfig, check_at_least, check_choice
-from .names import OBJECTIVES
 from .vocabulary import RatingScale
 from .data import Interactions
 from .splits import Split

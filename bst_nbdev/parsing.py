@@ -32,12 +32,13 @@ class _Parser(argparse.ArgumentParser):
         "Exit with the message and where to find help"
         self.exit(2, f"{self.prog}: {message}: see {self.prog} --help\n")
 
-def _add_option(parser, name, doc, choices, only_explicit):
+def _add_option(parser, name, doc, choices, only_explicit, positional):
     kind = next((t for t in (int, float) if t is doc.anno or t in getattr(doc.anno, '__args__', ())), str)
     text = doc.docment.replace('%', '%%') + (f" ({', '.join(choices)})" if choices else '')
     option = '--' + name.replace('_', '-')
     default = argparse.SUPPRESS if only_explicit else doc.default
     if doc.default is inspect.Parameter.empty: parser.add_argument(name, type=kind, help=text)
+    elif positional: parser.add_argument(name, type=kind, help=text, nargs='?', default=default)
     elif doc.anno is bool: parser.add_argument(option, action='store_true', help=text, default=default)
     elif doc.anno == bool | None:                                          # three values: --name, --no-name, or neither
         parser.add_argument(option, action=argparse.BooleanOptionalAction, help=text, default=default)
@@ -52,6 +53,7 @@ def make_parser(
     choices: dict | None = None,  # Parameter to its allowed values, for the help text
     groups: dict | None = None,  # Title of a group to its first parameter; groups follow the order of the parameters
     examples: tuple[str, ...] = (),  # Commands to show at the end of the help
+    positional: tuple[str, ...] = (),  # Parameters with a default that are no options
     only_explicit: bool = False,  # Leave out options that are not given, instead of using their defaults
 ) -> argparse.ArgumentParser:  # Ready for `parse_args`
     "Build a command-line parser from a function's parameters"
@@ -63,7 +65,7 @@ def make_parser(
     for parameter, doc in docments(function, full=True, returns=False).items():
         if parameter == 'explicit_options': continue
         if parameter in titles: group = parser.add_argument_group(titles[parameter])
-        _add_option(group, parameter, doc, (choices or {}).get(parameter), only_explicit)
+        _add_option(group, parameter, doc, (choices or {}).get(parameter), only_explicit, parameter in positional)
     return parser
 
 # %% ../nbs/10d_parsing.ipynb #10d00011
@@ -133,7 +135,7 @@ def run_command(
     function,  # Function to run
     name: str,  # Name of the command
     argv: list | None = None,  # Arguments; None for those of the process
-    **about,  # Further arguments of `make_parser`: choices, groups, examples
+    **about,  # Further arguments of `make_parser`: choices, groups, examples, positional
 ) -> int:  # Exit code
     "Parse arguments, run a function, and report an error as one line"
     rank, output, errors = int(os.environ.get('RANK', 0)), Output(sys.stdout), Output(sys.stderr)

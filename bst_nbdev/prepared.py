@@ -250,11 +250,13 @@ def find_data(
     data: str | Path = 'sample',  # "sample", a name such as "ml-1m", or a path
     folder: str | Path | None = None,  # Where downloads are kept; see `data_folder`
 ) -> Path:  # An archive, a MovieLens folder or a prepared folder
-    "Find a data set; a MovieLens data set is downloaded unless its archive or folder is already there"
+    "Find a data set; a MovieLens data set is downloaded unless its folder or archive is already there, or here"
     if str(data) == 'sample': return sample_folder(folder)
     if name := movielens_name(data):
-        unpacked = data_folder(folder)/name
-        return unpacked if unpacked.is_dir() else download(name, folder)
+        for place in data_folder(folder), Path():                              # also what is here in this folder
+            for path in place/name, place/f'{name}.zip':
+                if path.exists(): return path
+        return download(name, folder)
     path = Path(data)
     if os.path.exists(path): return path  # False, too, for a name that is too long for the disk
     raise DataError(f"unknown data set '{data}' (no file or folder of that name exists either): choose one "

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass, field, fields
 
 from .bst import BSTConfig
-from .core import ConfigError
+from .core import ConfigError, check_choice
 from .names import resolve_preset
 from .data import Interactions
 from .model import ModelConfig, SequenceModel

@@ -10,7 +10,6 @@ __all__ = ['BLOCK', 'check_sequence_length', 'window_targets', 'Split', 'make_sp
 from dataclasses import dataclass
 from itertools import pairwise
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
@@ -141,8 +140,9 @@ def plot_split(
     users: int = 12,  # How many users to show
     max_ratings: int = 40,  # How many of each user's last ratings to show
     ax=None,  # Matplotlib axes; None makes new ones
-) -> plt.Axes:  # The axes
+):  # Its Matplotlib axes
     "Plot which ratings of the first users are training, validation and test targets; dots are history only"
+    import matplotlib.pyplot as plt
     if ax is None: _, ax = plt.subplots(figsize=(7, 2.6))
     offsets = interactions.offsets[1:users + 2]
     looks = {'train': dict(marker='s', color='0.35'), 'validation': dict(marker='X', color='tab:orange'),

@@ -185,11 +185,12 @@ class TitleIndex:
         words, year = title_words(wanted)
         same = [row for row in self.rows_of.get(words, []) if words and year in (0, self.years[row])]
         if len(same) == 1: return same[0]                                  # a short cut for complete titles
+        if by_id != UNKNOWN and not same: return by_id                     # no title is that number
         rows = self.candidates(wanted, len(self.words))
         ranks = rank_titles(wanted, self.words, self.word_sets, self.years)[rows]
         for limit in Match.HAS_ALL_WORDS, Match.SAME:                      # keep the best ranks, if any row has them
             best = ranks <= limit
             if best.any(): rows, ranks = rows[best], ranks[best]
         if len(rows) == 1 and ranks[0] < Match.NONE: return int(rows[0])
-        if by_id != UNKNOWN and Match.SAME not in ranks: return by_id
+        if by_id != UNKNOWN and by_id not in rows: rows, ranks = np.append(by_id, rows), np.append(Match.SAME, ranks)
         raise item_error(wanted, self.table(rows[:8]), len(rows), Match.NONE not in ranks)
