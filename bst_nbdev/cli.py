@@ -200,8 +200,11 @@ def _items(
     check_run(run, hub=True)
     from bst_nbdev.options import load_recommender
     from bst_nbdev.output import print_items
+    from bst_nbdev.titles import id_row
     index = load_recommender(run, device='cpu', items=items).index
-    print_items(index.find(query, k), f'no item is called {query!r}: give a part of its title', form=format)
+    rows = [id_row(index.catalogue.items, query), *index.candidates(query, k)]
+    found = index.table([row for row in dict.fromkeys(rows) if row][:k])
+    print_items(found, f'no item is called {query!r}: give a part of its title', form=format)
 
 _ITEMS = dict(
     choices=dict(format=FORMATS),
