@@ -254,10 +254,12 @@ def find_data(
     "Find a data set by its name or path"
     if str(data) == 'sample': return sample_folder(folder)
     if name := movielens_name(data):
-        unpacked = data_folder(folder)/name
-        if not fetch and not unpacked.is_dir() and not unpacked.with_name(f'{name}.zip').exists():
-            raise DataError(f"{name} is not on this machine, neither as {unpacked} nor as {name}.zip beside it")
-        return unpacked if unpacked.is_dir() else download(name, folder)
+        for place in data_folder(folder), Path():                              # also what is here in this folder
+            for path in place/name, place/f'{name}.zip':
+                if path.exists(): return path
+        if not fetch:
+            raise DataError(f"{name} is not on this machine, neither in {data_folder(folder)} nor in the current folder")
+        return download(name, folder)
     path = Path(data)
     if os.path.exists(path): return path  # False, too, for a name that is too long for the disk
     raise DataError(f"unknown data set '{data}' (no file or folder of that name exists either): choose one "
