@@ -16,6 +16,8 @@ from .core import BSTError, check_at_least
 class Overloaded(BSTError):
     "Refusal of a request because too many are waiting"
 
+def _stopping(): return Overloaded('the service is stopping: try again when it is back')
+
 # %% ../nbs/12_batcher.ipynb #12b0b010
 def finish(
     future: Future,  # May be finished already, such as one that was given up
@@ -128,5 +130,3 @@ class Batcher:
                 for single in batch: self._resolve([single])
         else:
             for (_, future), answer in zip(batch, answers): finish(future, answer)
-
-def _stopping(): return Overloaded('the service is stopping: try again when it is back')

@@ -258,7 +258,8 @@ def find_data(
             for path in place/name, place/f'{name}.zip':
                 if path.exists(): return path
         if not fetch:
-            raise DataError(f"{name} is not on this machine, neither in {data_folder(folder)} nor in the current folder")
+            places = f"neither in {data_folder(folder)} nor in the current folder"
+            raise DataError(f"{name} is not on this machine, {places}")
         return download(name, folder)
     path = Path(data)
     if os.path.exists(path): return path  # False, too, for a name that is too long for the disk

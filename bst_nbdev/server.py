@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LOCAL_NAMES', 'MAX_BYTES', 'BODY_SECONDS', 'HEADER_SECONDS', 'END_SECONDS', 'CLOSE', 'listen', 'bound_address',
            'is_loopback', 'error_response', 'host_name', 'HostCheck', 'read_body', 'call_unless_gone', 'WholeRequests',
-           'Connection', 'Server', 'run_server']
+           'refuse_connection', 'Connection', 'Server', 'run_server']
 
 # %% ../nbs/12_server.ipynb #12e00005
 import asyncio
@@ -76,6 +76,7 @@ def host_name(
     try: return f'[{ipaddress.IPv6Address(name[1:-1])}]' if name.startswith('[') else name
     except ValueError: return name
 
+# %% ../nbs/12_server.ipynb #223bd1be
 class HostCheck:
     "ASGI middleware that refuses requests which call the service by another name"
     def __init__(self,
@@ -98,7 +99,8 @@ class HostCheck:
 
 # %% ../nbs/12_server.ipynb #12e00012
 MAX_BYTES = 256 * 1024  # of one request
-BODY_SECONDS, HEADER_SECONDS, END_SECONDS = 20., 10., 5.  # for a body, for headers, and for answers when the service ends
+BODY_SECONDS, HEADER_SECONDS = 20., 10.  # for a body, and for headers
+END_SECONDS = 5.  # for answers when the service ends
 CLOSE = {'Connection': 'close'}
 
 async def read_body(
@@ -116,6 +118,7 @@ async def read_body(
         more = message.get('more_body', False)
     return bytes(body) if len(body) <= max_bytes else None
 
+# %% ../nbs/12_server.ipynb #9857d315
 async def call_unless_gone(
     app,  # ASGI application
     scope,  # Description of the connection
@@ -137,7 +140,7 @@ async def call_unless_gone(
 
 # %% ../nbs/12_server.ipynb #12e00013
 class WholeRequests:
-    "ASGI middleware that refuses requests with too many bytes or too slow, and drops those whose client is gone"
+    "ASGI middleware that refuses requests that are too long or too slow, and drops those whose client is gone"
     def __init__(self,
         app,  # ASGI application behind it
         max_bytes: int = MAX_BYTES,  # Allowed length of a body
@@ -158,8 +161,8 @@ class WholeRequests:
             begun = True
             await send(message)
         try:
-            async with asyncio.timeout(self.seconds):
-                body = await read_body(receive, Headers(scope=scope).get('content-length', ''), self.max_bytes)
+            declared = Headers(scope=scope).get('content-length', '')
+            async with asyncio.timeout(self.seconds): body = await read_body(receive, declared, self.max_bytes)
             if body is not None: return await call_unless_gone(self.app, scope, body, receive, send_on)
             refusal = 413, f'the request has more than {self.max_bytes} bytes: send less'
         except TimeoutError:
@@ -168,8 +171,22 @@ class WholeRequests:
         if not begun: await error_response(*refusal, CLOSE)(scope, receive, send)
 
 # %% ../nbs/12_server.ipynb #12e00017
+def refuse_connection(
+    transport: asyncio.Transport,  # Connection
+    status: int,  # HTTP status
+    message: str,  # What is wrong and what to do
+) -> None:
+    "Close a connection with an error"
+    if transport.is_closing(): return
+    body = json.dumps(dict(error=message)).encode()
+    lines = [f'HTTP/1.1 {status} {HTTPStatus(status).phrase}', 'content-type: application/json',
+             f'content-length: {len(body)}', 'connection: close', '', '']
+    transport.write('\r\n'.join(lines).encode() + body)
+    transport.close()
+
+# %% ../nbs/12_server.ipynb #3eca9f3b
 class Connection(H11Protocol):
-    "HTTP connection with a time limit for headers; where there are too many, the one that is idle longest makes room"
+    "HTTP connection with a time limit for headers; of too many, the one that is idle longest makes room"
     def __init__(self,
         *args,  # Passed to `H11Protocol`
         **kwargs,  # Passed to `H11Protocol`
@@ -183,58 +200,58 @@ class Connection(H11Protocol):
         "Whether no request is being answered"
         return self.cycle is None or self.cycle.response_complete
 
-    def connection_made(self, transport):
+    def connection_made(self,
+        transport: asyncio.Transport,  # Connection
+    ) -> None:
+        "Begin to wait for headers, and make room if there are too many connections"
         super().connection_made(transport)
         self.watch()
         if self.most is None or len(self.connections) <= self.most: return
         idle = [one for one in self.connections if one.is_idle and one is not self]
         oldest = min(idle, key=lambda one: one.idle_since, default=self)
-        oldest.refuse(503, 'too many connections: try again in a moment')
+        refuse_connection(oldest.transport, 503, 'too many connections: try again in a moment')
 
-    def data_received(self, data):
+    def data_received(self,
+        data: bytes,  # What came
+    ) -> None:
+        "Take bytes, and end the time limit when they complete a request"
         super().data_received(data)
         self.watch()
 
-    def on_response_complete(self):
+    def on_response_complete(self) -> None:
+        "Begin to wait for the next request"
         super().on_response_complete()
         self.idle_since = self.loop.time()
         self.watch()
 
-    def connection_lost(self, exc):
+    def connection_lost(self,
+        exc: Exception | None,  # Why, if it was not closed
+    ) -> None:
+        "End the time limit"
         if self.timer: self.timer.cancel()
         super().connection_lost(exc)
 
-    def eof_received(self):
+    def eof_received(self) -> bool:  # Whether the connection stays open
         "Give a client that has closed its side half a second: it may wait for a quick answer, or be gone"
-        if self.is_idle: return False
-        self.loop.call_later(.5, self.transport.close)
-        return True
+        if not self.is_idle: self.loop.call_later(.5, self.transport.close)
+        return not self.is_idle
 
-    def send_400_response(self, msg):
-        self.refuse(400, 'this is no HTTP request: see /docs')
+    def send_400_response(self,
+        msg: str,  # As Uvicorn says it
+    ) -> None:
+        "Refuse what is no HTTP"
+        refuse_connection(self.transport, 400, f'{msg} See /docs')
 
-    def watch(self):
+    def watch(self) -> None:
         "Start the time limit of an idle connection, or end it"
-        if self.is_idle and self.timer is None: self.timer = self.loop.call_later(HEADER_SECONDS, self.expire)
-        elif not self.is_idle and self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
+        if self.timer is not None and not self.is_idle: self.timer.cancel()
+        if not self.is_idle: self.timer = None
+        elif self.timer is None: self.timer = self.loop.call_later(HEADER_SECONDS, self.expire)
 
-    def expire(self):
+    def expire(self) -> None:
         "Close a connection without a request"
-        self.refuse(408, f'the headers did not arrive within {HEADER_SECONDS:g} seconds: send them at once')
-
-    def refuse(self,
-        status: int,  # HTTP status
-        message: str,  # What is wrong and what to do
-    ):
-        "Close the connection with an error"
-        if self.transport.is_closing(): return
-        body = json.dumps(dict(error=message)).encode()
-        lines = [f'HTTP/1.1 {status} {HTTPStatus(status).phrase}', 'content-type: application/json',
-                 f'content-length: {len(body)}', 'connection: close', '', '']
-        self.transport.write('\r\n'.join(lines).encode() + body)
-        self.transport.close()
+        advice = f'the headers did not arrive within {HEADER_SECONDS:g} seconds: send them at once'
+        refuse_connection(self.transport, 408, advice)
 
 # %% ../nbs/12_server.ipynb #12e00019
 class Server(uvicorn.Server):
@@ -246,7 +263,9 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self.stop = stop
 
-    async def shutdown(self, sockets=None):
+    async def shutdown(self,
+        sockets: list[socket.socket] | None = None,  # Where it listens
+    ) -> None:
         "Stop the application and the server"
         await asyncio.gather(asyncio.to_thread(self.stop), super().shutdown(sockets))
 
@@ -257,6 +276,6 @@ def run_server(
     most: int = 256,  # Connections at the same time
 ) -> None:
     "Answer requests until a signal ends the server"
-    config = uvicorn.Config(app, http=Connection, ws='none', lifespan='on', log_level='warning', limit_concurrency=most,
-                            timeout_graceful_shutdown=END_SECONDS)
+    config = uvicorn.Config(app, http=Connection, ws='none', lifespan='on', log_level='warning',
+                            limit_concurrency=most, timeout_graceful_shutdown=int(END_SECONDS))
     Server(config, stop).run([listener])

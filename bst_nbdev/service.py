@@ -301,7 +301,7 @@ class Service:
 
 # %% ../nbs/12_service.ipynb #a2268a00
 def item_word(
-    words: str | None,  # One item and several, such as book/books, or one word for both; None if nothing is said
+    words: str | None,  # One item and several, such as book/books, or one word for both; None for what suits the data
     name: str,  # Name of the data
 ) -> list[str]:  # Singular and plural
     "Choose the words for items: those given, films for MovieLens and its sample, or items"

@@ -35,6 +35,7 @@ def strip_accents(
     decomposed = unicodedata.normalize('NFKD', str(text).casefold())
     return ''.join(c for c in decomposed if not unicodedata.combining(c))
 
+# %% ../nbs/10_titles.ipynb #71a4c948
 def move_articles(
     text: str,  # A title, or a part of one
 ) -> str:  # The text with articles in front: of the title, and of a second title in brackets
@@ -50,6 +51,7 @@ def split_words(
     text = re.sub(r"\bl'", 'l ', text).replace("'", '')                                   # l'enfer: l enfer
     return [NUMBERS.get(word, word) for word in re.sub(r'[\W_]+', ' ', text).split()]
 
+# %% ../nbs/10_titles.ipynb #1b0430f4
 def cut_year(
     text: str,  # A title, with or without a year
 ) -> tuple[str, int]:  # The title without year; the year, or 0
@@ -109,6 +111,7 @@ def letter_counts(
     rows = np.repeat(np.arange(len(texts)), list(map(len, texts)))
     return np.bincount(rows * 64 + letters % 64, minlength=64 * len(texts)).reshape(-1, 64).astype(np.uint16)
 
+# %% ../nbs/10_titles.ipynb #a709e058
 class Speller:
     "Texts that can be found by similar spelling"
     def __init__(self,
@@ -128,7 +131,8 @@ class Speller:
         common = np.minimum(self.counts, letter_counts([text])).sum(1)
         bounds = 2 * common / np.maximum(self.lengths + len(text), 1)
         likely = np.argsort(-bounds, kind='stable')[:checked]
-        return difflib.get_close_matches(text, [self.texts[n] for n in likely if bounds[n] >= cutoff], limit, cutoff)
+        texts = [self.texts[n] for n in likely if bounds[n] >= cutoff]
+        return difflib.get_close_matches(text, texts, limit, cutoff)
 
 # %% ../nbs/10_titles.ipynb #b0482fcd
 class TitleSearch:
@@ -143,7 +147,8 @@ class TitleSearch:
         self.rows_of, rows_with = {}, {}                                     # all words of a title, and each of them
         for row, words in enumerate(self.words[1:], 1):
             self.rows_of.setdefault(words, []).append(row)
-            for word in query_words(titles[row], self.years[row]) | {words}: rows_with.setdefault(word, []).append(row)
+            own = query_words(titles[row], self.years[row]) | {words}
+            for word in own: rows_with.setdefault(word, []).append(row)
         self.rows_with = {word: np.array(rows) for word, rows in rows_with.items()}
         self.sorted = sorted((words, row) for row, words in enumerate(self.words) if words and row)
 
@@ -168,9 +173,9 @@ class TitleSearch:
         "Find titles that are spelt like a query"
         words = title_words(query)[0]
         found = [row for close in self._whole.close(words, limit) for row in self.rows_of[close]]
-        choices = [{word} if word in self.rows_with else set(self._single.close(word, 20, .7 if len(word) > 3 else .65))
-                   for word in words.split()]
         known = [word for word in words.split() if word in self.rows_with]
+        choices = [{word} if word in known else self._single.close(word, 20, .7 if len(word) > 3 else .65)
+                   for word in words.split()]
         if known or not found: found += self._with_all(choices).tolist()
         return np.array(list(dict.fromkeys(found)), int)[:limit]
 
@@ -178,16 +183,18 @@ class TitleSearch:
     def _whole(self): return Speller(words for words in self.rows_of if words)
 
     @cached_property
-    def _single(self): return Speller(word for word in self.rows_with if ' ' not in word and not word.isdigit())
+    def _single(self): return Speller(word for word in self.rows_with if word.isalpha())
 
     def _beginning_with(self, letters):
         after = letters[:-1] + chr(ord(letters[-1]) + 1)
-        return [row for _, row in self.sorted[bisect_left(self.sorted, (letters,)):bisect_left(self.sorted, (after,))]]
+        first, last = (bisect_left(self.sorted, (text,)) for text in (letters, after))
+        return [row for _, row in self.sorted[first:last]]
 
     def _with_all(self, choices):
         "Rows that have one word of each set"
         none = np.array([], int)
-        rows = [reduce(np.union1d, (self.rows_with.get(word, none) for word in words), none) for words in choices]
+        def having(words): return reduce(np.union1d, (self.rows_with.get(word, none) for word in words), none)
+        rows = list(map(having, choices))
         return reduce(np.intersect1d, rows).astype(int) if rows else none
 
 # %% ../nbs/10_titles.ipynb #b498abd1
@@ -239,7 +246,7 @@ class TitleIndex:
         self.catalogue = catalogue
         self.popularity = np.zeros(len(catalogue.items), int) if popularity is None else popularity
         ids = catalogue.items.decode(np.arange(len(catalogue.items)))
-        titles = [str(title) or str(item) * (row > 0) for row, (title, item) in enumerate(zip(catalogue.titles, ids))]
+        titles = ['', *(str(title) or str(item) for title, item in zip(catalogue.titles[1:], ids[1:]))]
         self.search = TitleSearch(titles, catalogue.year)
         self.years = self.search.years
         genres = join_genres(catalogue.genres, catalogue.genre_names)
@@ -290,15 +297,15 @@ class TitleIndex:
         wanted: str | int,  # An id, or a title
     ) -> int:  # Row number of the item
         "Find the one item that an id or a title means"
-        by_id = id_row(self.catalogue.items, wanted)
-        if by_id != UNKNOWN and (self.catalogue.items.id_type == 'str' or not isinstance(wanted, str)): return by_id
+        items = self.catalogue.items
+        by_id = id_row(items, wanted)
+        if by_id != UNKNOWN and (items.id_type == 'str' or not isinstance(wanted, str)): return by_id
         if not isinstance(wanted, str):
             raise ItemError(f"no item has the id {wanted!r}: give an id of the data, or a title")
         rows, ranks = self.fitting(wanted)
-        for limit in Match.SAME_WORDS, Match.HAS_ALL_WORDS:                # the best rank, or at least whole words
-            if (ranks <= limit).any():
-                rows = rows[ranks <= (ranks.min() if limit == Match.SAME_WORDS else limit)]
-                break
+        if len(rows):                                                      # the same title, or at least whole words
+            best = ranks[0] if ranks[0] <= Match.SAME_WORDS else max(ranks[0], Match.HAS_ALL_WORDS)
+            rows = rows[ranks <= best]
         if len(rows) == 1: return int(rows[0])
         guesses = rows if len(rows) else self.search.similar(wanted, 9)
         raise item_error(wanted, self.table(guesses[:8]), len(guesses), len(rows) > 0)

@@ -72,7 +72,8 @@ def find_items(
     rows, problems = np.zeros(len(names), np.int64), {}
     for n, name in enumerate(names):
         try:
-            if pd.isna(name) or name == '': raise DataError(f"rating {n + 1} has no item: give its title or id")
+            if pd.isna(name) or name == '':
+                raise DataError(f"rating {n + 1} has no item: give its title or id")
             rows[n] = index.row(name)
         except BSTError as error: problems[n] = error
     return rows, problems
@@ -176,7 +177,8 @@ class KnownUsers:
         "Read the data, again if they were read before; after an error those from before stay"
         remedy = 'give the path of the data of known users (data, --data), or ratings instead of an id'
         try:
-            data = self.ratings if isinstance(self.ratings, Interactions) else load(self.ratings, fetch=self.fetch)
+            data = self.ratings
+            if not isinstance(data, Interactions): data = load(data, fetch=self.fetch)
             check_same_world(data, self.catalogue)
         except BSTError as error: raise DataError(f"{error}; {remedy}") from error
         rows = row_map(data.items, self.catalogue.items)
