@@ -140,7 +140,7 @@ async def call_unless_gone(
 
 # %% ../nbs/12_server.ipynb #12e00013
 class WholeRequests:
-    "ASGI middleware that refuses requests that are too long or too slow, and drops those whose client is gone"
+    "ASGI middleware that refuses requests too long or too slow, and drops those of clients that left"
     def __init__(self,
         app,  # ASGI application behind it
         max_bytes: int = MAX_BYTES,  # Allowed length of a body
@@ -162,7 +162,8 @@ class WholeRequests:
             await send(message)
         try:
             declared = Headers(scope=scope).get('content-length', '')
-            async with asyncio.timeout(self.seconds): body = await read_body(receive, declared, self.max_bytes)
+            async with asyncio.timeout(self.seconds):
+                body = await read_body(receive, declared, self.max_bytes)
             if body is not None: return await call_unless_gone(self.app, scope, body, receive, send_on)
             refusal = 413, f'the request has more than {self.max_bytes} bytes: send less'
         except TimeoutError:

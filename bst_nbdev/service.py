@@ -258,7 +258,7 @@ class Service:
         make_question,  # Function () -> `Question`, or an error
         long: bool = False,  # Whether it takes the model much longer than others do
     ):  # The answer
-        "Make a question, queue it, and wait for its answer; whoever cancels this takes it out of the queue"
+        "Make a question, queue it, and wait for its answer; a question that is cancelled leaves the queue"
         try:
             async with asyncio.timeout(self.timeout):
                 question = await asyncio.to_thread(make_question)
@@ -335,7 +335,7 @@ def add_lookups(
     @app.get('/items')
     async def items(query: Annotated[str, Query(max_length=MAX_TEXT)] = '',
                     limit: Annotated[int, Query(ge=1, le=MAX_ITEMS)] = 10) -> dict:
-        "Find items by a part of their title, or guess them by similar spelling; without one, list the most rated items"
+        "Find items by a part of their title, or guess by spelling; without a query, list the most rated items"
         if query.strip(): rows, guessed = await asyncio.to_thread(index.candidates, query, limit)
         else: rows, guessed = np.argsort(-recommender.items.popularity[1:], kind='stable')[:limit] + 1, False
         return dict(items=records(index.table(rows), catalogue.items), guessed=guessed)

@@ -64,6 +64,7 @@ def rating_times(
         check_rows(where, 'history', bad, lambda row: rule.describe(seconds[row]), rule.remedy)
     return seconds
 
+# %% ../nbs/10_users.ipynb #5d07c9c4
 def find_items(
     names: list,  # Titles or ids [n]
     index: TitleIndex,  # Finds the items
@@ -167,7 +168,7 @@ class KnownUsers:
             return self.found or self.read()
 
     def load_now(self) -> DataError | None:  # Why the data of known users are missing, if they are
-        "Read the data from this machine; where they are not found, questions about known users are refused from now on"
+        "Read the data from this machine; if they are missing, refuse questions about known users from now on"
         self.fetch = False
         try: self.read()
         except DataError as error: self.missing = error
