@@ -197,7 +197,7 @@ recipe = pipeline.Recipe(data, preset=preset, epochs=2, batch_size=128,
                          learning_rate=.002 if preset == 'both' else None)
 own = pipeline.build_model
 if dropout == '0':
-    hidden = 'history_dropout', 'start_dropout', 'profile_dropout', 'moment_dropout', 'item_id_dropout'
+    hidden = 'history_dropout', 'start_dropout', 'profile_dropout', 'moment_dropout', 'item_id_dropout', 'cold_start'
     off = dict(dropout=0., embedding_dropout=0., next_every=1, **dict.fromkeys(hidden, 0.))
     if preset not in ('both', 'fill-in'): off = dict(dropout=0., id_dropout=0.)
     pipeline.build_model = lambda *a, **k: own(*a, **k, **off)
