@@ -14,6 +14,8 @@ import gc
 import platform
 import re
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 import zipfile
@@ -524,9 +526,21 @@ def memory_job(setting, data):
     yield from table(what, 'MB', found, [naive])
     yield from table(what, 'MB', {'imports alone': [fresh(memory_of_nothing, setting)]})
 
+def process_time(code):
+    "How long Python takes for a line of code, from its start to its end"
+    return seconds(lambda: subprocess.run([sys.executable, '-c', code], check=True, stdout=subprocess.DEVNULL))
+
+def help_job(setting, data):
+    "The help of the commands, next to the loading of PyTorch that it does without"
+    baseline, call = 'python -c "import torch"', 'from bst_nbdev.{} import {} as command\ntry: command(["--help"])\nexcept SystemExit: pass'
+    codes = {baseline: 'import torch'} | {f'{name} --help': call.format(module, name) for name, module in COMMANDS.items()}
+    measures = {name: partial(process_time, code) for name, code in codes.items()}
+    yield from table('answering --help', 's', alternate(measures, setting.repeat, '--help'), [baseline])
+
 
 # --- The command
 
+COMMANDS = dict(bst_train='cli', bst_recommend='cli', bst_update='update_command')  # whose help is timed
 JOBS = {'data': data_job}
 JOBS |= {f'training, {preset}, length {length}, batch {size}': partial(training_job, preset=preset, length=length, batch_size=size)
          for preset, length in (('pytorch', 4), ('pytorch', 10), ('keras', 4)) for size in (128, 512)}
@@ -535,7 +549,7 @@ JOBS |= {f'evaluation, {preset}, length {length}': partial(evaluation_job, prese
 JOBS |= {f'optimizer, {kind.__name__}, {preset}': partial(optimizer_job, preset=preset, length=length, kind=kind)
          for preset, length, kind in (('pytorch', 10, torch.optim.AdamW), ('keras', 4, torch.optim.Adagrad))}
 JOBS |= {'packed': packed_job, 'catalogue': catalogue_job, 'recommend': recommend_job, 'answers': answers_job, 'memory': memory_job,
-         'device': device_job}
+         'help': help_job, 'device': device_job}
 
 def locate(data):
     "Folder or archive of the data; all measurements start there, so it must be the original in the layout of ml-1m"

@@ -14,13 +14,10 @@ from functools import partial
 from itertools import cycle, product
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
 from torch.nn import functional as F
-from torchmetrics import MeanAbsoluteError, MeanMetric, MeanSquaredError
-from torchmetrics.classification import BinaryAUROC, MulticlassCalibrationError
 
 from .core import ConfigError, DataError, check_at_least, check_choice, require_extra
 from .vocabulary import RatingScale
@@ -53,6 +50,7 @@ def click_scores(
     clicked = labels >= threshold
     if clicked.all() or not clicked.any(): return dict(auc=float('nan'))
     position = torch.unique(predictions, return_inverse=True)[1].double()  # position in the order; ties share one
+    from torchmetrics.classification import BinaryAUROC
     return score(position / position.max().clamp(min=1), clicked.int(), dict(auc=BinaryAUROC()))
 
 # %% ../nbs/08_evaluation.ipynb #da8a023f
@@ -65,6 +63,7 @@ def distribution_scores(
     "Compute the metrics of predicted distributions"
     if predictions.ndim != 2: return {}
     classes = RatingScale(rating_values).index(labels)
+    from torchmetrics.classification import MulticlassCalibrationError
     calibration = MulticlassCalibrationError(predictions.shape[1], n_bins=bins)
     found = score(predictions.softmax(-1), classes, dict(calibration_error=calibration))
     return dict(log_loss=F.cross_entropy(predictions, classes).item(), **found)
@@ -82,6 +81,7 @@ def rating_scores(
     values = torch.tensor(rating_values, dtype=labels.dtype, device=labels.device)
     is_discrete = torch.isin(labels, values).all()
     best = point_estimate(predictions, scale, on_scale=True) if is_discrete else expected
+    from torchmetrics import MeanAbsoluteError, MeanSquaredError
     found = score(best, labels, dict(mae=MeanAbsoluteError()))
     errors = dict(mae_mean=MeanAbsoluteError(), rmse=MeanSquaredError(squared=False))
     found |= score(expected, labels, errors)
@@ -94,8 +94,9 @@ def plot_calibration(
     labels: torch.Tensor,  # Ratings (N,)
     rating_values: tuple[float, ...],  # The scale, ascending
     ax=None,  # Matplotlib axes; None makes new ones
-) -> plt.Axes:  # The axes
+):  # Its Matplotlib axes
     "Draw a reliability diagram; a calibrated model lies on the diagonal"
+    import matplotlib.pyplot as plt
     ax = ax or plt.subplots(figsize=(4, 4))[1]
     classes = RatingScale(rating_values).index(labels)
     probability = predictions.softmax(-1).cpu()  # (N, K)
@@ -162,6 +163,8 @@ def validation_metrics(
     config: ModelConfig,  # Of the model that is trained
 ) -> dict:  # Name to metric; the first one is `config.monitor`
     "Make the metrics that are computed after each epoch"
+    from torchmetrics import MeanAbsoluteError, MeanMetric, MeanSquaredError
+    from torchmetrics.classification import BinaryAUROC
     def of(answer, transform): return lambda p, y: transform(config.by_answer(p)[answer], y)
     def whole_loss(p, y): return (config.compute_loss(p, y),)
     def click_probability(p, y): return torch.sigmoid(p.float()), (y >= config.threshold).int()
@@ -377,9 +380,10 @@ def plot_comparison(
     metric: str = 'mae_mean',  # Column to draw
     part: str = 'test',  # Part to draw
     ax=None,  # Matplotlib axes; None makes new ones
-) -> plt.Axes:  # The axes
+):  # Its Matplotlib axes
     "Draw a bar for each method, the best one dark"
     rows = table[(table.part == part) & table[metric].notna()]
+    import matplotlib.pyplot as plt
     ax = ax or plt.subplots(figsize=(6, .5 + .4 * len(rows)))[1]
     best = rows[metric].max() if metric == 'auc' else rows[metric].min()
     colors = ['0.3' if value == best else '0.8' for value in rows[metric]]
@@ -439,6 +443,7 @@ def plot_errors(
     "Draw the errors of methods by rating, by the user's activity and by the film's popularity"
     labels = dict(mae_mean='MAE', rmse='RMSE', bias='mean of answer less rating')
     check_choice('measure', measure, labels)
+    import matplotlib.pyplot as plt
     fig, axes = plt.subplots(1, len(ERROR_VIEWS), figsize=(11, 3.2), sharey=True, layout='constrained')
     for ax, (by, view) in zip(axes, ERROR_VIEWS.items()):
         for (name, given), look in zip(answers.items(), cycle(('ko-', 'ks--', 'k^:', 'kD-.', 'kv-'))):

@@ -8,7 +8,6 @@ __all__ = ['answers_for', 'occlusion_effects', 'explain_score', 'plot_explanatio
 # %% ../nbs/08b_explain.ipynb #d4f35509
 from dataclasses import replace
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
@@ -62,9 +61,10 @@ def explain_score(
 # %% ../nbs/08b_explain.ipynb #d3314889
 def plot_explanation(
     table: pd.DataFrame,  # Columns title, rating, effect and attention, as `Recommender.explain` gives them
-) -> plt.Axes:  # Bars of effects, with attention as numbers
+):  # Matplotlib axes: bars of effects, with attention as numbers
     "Draw which ratings moved a prediction, and in which direction"
     rows = table.iloc[::-1]
+    import matplotlib.pyplot as plt
     _, ax = plt.subplots(figsize=(7.5, .6 + .32 * max(len(rows), 1)))
     names = [f'{title[:38]}  ★{rating:g}' for title, rating in zip(rows.title, rows.rating)]
     colors = ['0.25' if effect > 0 else 'white' for effect in rows.effect]

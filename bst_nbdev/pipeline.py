@@ -14,12 +14,13 @@ import pandas as pd
 import torch
 
 from .core import ConfigError, check_at_least, check_choice, check_seed, seed_everything
+from .names import OBJECTIVES, PRECISIONS, PROTOCOLS, resolve_preset
 from .data import Interactions
 from .prepared import load
-from .splits import PROTOCOLS, Split, check_sequence_length, check_shards, make_split, shard_users
-from .model import OBJECTIVES, ModelConfig, SequenceModel
-from .presets import PRESETS, build_model, check_settings, resolve_preset, training_settings
-from .training import PRECISIONS, TrainingConfig, processes
+from .splits import Split, check_sequence_length, check_shards, make_split, shard_users
+from .model import ModelConfig, SequenceModel
+from .presets import PRESETS, build_model, check_settings, training_settings
+from .training import TrainingConfig, processes
 from .evaluation import compare, fit_model, init_from_split
 from .ranking import RANKING_BASELINES, compare_ranking
 from .update_recipe import UpdateRecipe

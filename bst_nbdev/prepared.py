@@ -250,6 +250,7 @@ def sample_folder(
 def find_data(
     data: str | Path = 'sample',  # "sample", a name such as "ml-1m", or a path
     folder: str | Path | None = None,  # Where downloads are kept; see `data_folder`
+    fetch: bool = True,  # Whether a MovieLens data set is downloaded if neither its archive nor its folder is there
 ) -> Path:  # An archive, a MovieLens folder or a prepared folder
     "Find a data set: a path, or a name, which is downloaded unless its folder or archive is already there"
     if str(data) == 'sample': return sample_folder(folder)
@@ -257,7 +258,10 @@ def find_data(
     if name := movielens_name(data):
         kept = data_folder(folder)
         places = kept/name, kept/f'{name}.zip', Path(name), Path(f'{name}.zip')
-        return next((path for path in places if path.exists()), None) or download(name, folder)
+        for path in places:
+            if path.exists(): return path
+        if fetch: return download(name, folder)
+        raise DataError(f"{name} is not on this machine, neither in {kept} nor in the current folder")
     raise DataError(f"unknown data set '{data}' (no file or folder of that name exists either): choose one "
                     f"of sample, {', '.join(ARCHIVES)}, or give the path of a .zip archive, "
                     "a MovieLens folder or a prepared folder")
@@ -265,9 +269,10 @@ def find_data(
 def load(
     data: str | Path = 'sample',  # "sample", a name such as "ml-1m", or the path of an archive or a folder
     folder: str | Path | None = None,  # Where downloads are kept; see `data_folder`
+    fetch: bool = True,  # Whether to download a MovieLens data set that is missing
 ) -> Interactions:  # Ready to be cut into sequences
     "Load any data set by its name or path"
-    path = find_data(data, folder)
+    path = find_data(data, folder, fetch)
     if not (path/'metadata.json').exists(): return read_movielens(path)
     others = [layout.ratings for layout in LAYOUTS if (path/layout.ratings).exists()]
     if not others: return load_prepared(path)

@@ -13,7 +13,6 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import torch
-from torchmetrics import MeanMetric
 
 from .core import ConfigError, check_at_least, check_choice, progress, require_extra
 from .data import Interactions
@@ -64,6 +63,7 @@ def ranking_scores(
     if ranks.min() < 1: raise ConfigError(f"ranks must be 1 or more, got {ranks.min():g}")
     hits = (ranks <= k).double()
     values = dict(hit_rate=hits, ndcg=hits / torch.log2(1 + ranks), mrr=1 / ranks)
+    from torchmetrics import MeanMetric
     return {name: MeanMetric()(each).item() for name, each in values.items()}
 
 # %% ../nbs/08a_ranking.ipynb #08a00015

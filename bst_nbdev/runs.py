@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['RUN_FILE', 'FINGERPRINT_FILE', 'data_counts', 'run_metadata', 'free_folders', 'check_output_folder', 'claim_folder',
            'training_counts', 'read_fingerprint', 'save_run', 'load_model', 'same_catalogue', 'read_training_log',
-           'load_run', 'model_card', 'data_fingerprint', 'create_run_folder', 'lock_run', 'mark_finished',
-           'load_unfinished', 'check_same_data', 'finish_run', 'discard_run']
+           'load_run', 'model_card', 'data_fingerprint', 'lock_run', 'mark_finished', 'complete_folders',
+           'create_run_folder', 'load_unfinished', 'check_same_data', 'finish_run', 'discard_run']
 
 # %% ../nbs/09a_runs.ipynb #09c00005
 import json
@@ -18,7 +18,6 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
@@ -26,6 +25,7 @@ from filelock import FileLock, Timeout
 
 from .core import (UNKNOWN, BSTError, CheckpointError, DataError, TakenError, atomic_path,
                             check_writable, csv_safe, library_versions, source_commit, undo_csv_safe)
+from .names import command_line
 from .data import Interactions
 from .prepared import load, load_vocabularies, save_vocabularies
 from .splits import Split
@@ -78,8 +78,8 @@ def check_output_folder(
     "Check that a run can be saved in a folder"
     if out is None: check_writable('runs')
     elif os.path.exists(Path(out)/RUN_FILE):
-        raise BSTError(f"{out} is a run that is not finished: resume it with bst_train --resume {out}, "
-                       "or choose another --out")
+        resume = command_line('bst_train', resume=out)
+        raise BSTError(f"{out} is a run that is not finished: resume it with {resume}, or choose another --out")
     elif os.path.lexists(out):
         raise BSTError(f"{out} exists already and is not overwritten: "
                        "choose another --out, or remove it first")
@@ -145,6 +145,7 @@ def save_run(
         before = np.zeros(len(run.interactions.users), np.int64) if run.before is None else run.before
         known = fingerprint(run.interactions).assign(before=before[1:])
         known.assign(user=known.user.map(csv_safe)).to_csv(scratch/FINGERPRINT_FILE, index=False)
+        import matplotlib.pyplot as plt
         figure = plot_learning_curve(run.training_log, run.monitor)
         figure.savefig(scratch/'learning_curve.png', dpi=120, bbox_inches='tight')
         plt.close(figure)
@@ -238,7 +239,7 @@ In the table, `parent` is that run's model, asked the same.
 '''
 _CARD_END = '''```python
 from bst_nbdev.recommender import Recommender
-Recommender.load('this folder, or its name on the Hub').recommend([('title or id', 5), ('another', 2)])
+Recommender.load('this folder, or hf:owner/name').recommend([('title or id', 5), ('another', 2)])
 ```
 
 Users need not be known: the model reads the ratings that it is given, and a profile may be left out. So may
@@ -284,24 +285,6 @@ def data_fingerprint(
     "Summarise the data that a resumed run needs unchanged: checksum and counts"
     return dict(sha256=interactions.source.get('sha256'), **data_counts(interactions))
 
-def create_run_folder(
-    recipe: Recipe | UpdateRecipe,  # Settings of the run
-    interactions: Interactions,  # All ratings
-    out: str | Path | None = None,  # The run's folder; None: a free one under runs/
-    options: dict | None = None,  # Further options of the command, ready for JSON
-) -> Path:  # The folder
-    "Create the folder of a run before its training"
-    def write(folder):
-        new_parents = [str(path) for path in folder.parents if not path.exists()]          # innermost first
-        record = dict(recipe=recipe.__dict__, data=data_fingerprint(interactions), options=options or {},
-                      made=new_parents, versions=library_versions(), commit=source_commit())
-        with atomic_path(folder, replace=False) as scratch:
-            scratch.mkdir()
-            (scratch/RUN_FILE).write_text(json.dumps(record, indent=1, default=str))
-        return folder
-
-    return claim_folder([out] if check_output_folder(out) else free_folders(recipe, interactions), write)
-
 @contextmanager
 def lock_run(
     folder: str | Path,  # Result of `create_run_folder`
@@ -319,22 +302,56 @@ def lock_run(
         path.unlink(missing_ok=True)
         lock.release()
 
-# %% ../nbs/09a_runs.ipynb #790a0005
+# %% ../nbs/09a_runs.ipynb #9a00a002
 def mark_finished(
     folder: str | Path,  # A run's folder with all its files
     keep_checkpoints: bool = False,  # Whether to leave the checkpoints there
 ) -> None:
-    "Remove from a run's folder all that only an unfinished run needs"
-    (Path(folder)/RUN_FILE).unlink(missing_ok=True)
+    "Remove from a run's folder all that only an unfinished run needs, `RUN_FILE` last"
     if not keep_checkpoints: shutil.rmtree(Path(folder)/'checkpoints', ignore_errors=True)
+    (Path(folder)/RUN_FILE).unlink(missing_ok=True)
 
+def complete_folders(
+    parent: str | Path,  # Folder that holds runs
+) -> None:
+    "Complete the runs whose process was killed when all but the tidying was done"
+    for path in Path(parent).glob(f'*/{RUN_FILE}'):
+        folder = path.parent
+        if not (folder/'config.json').exists(): continue
+        try:
+            with lock_run(folder):
+                options = json.loads(path.read_text()).get('options', {})
+                mark_finished(folder, options.get('keep_checkpoints', False))
+        except (BSTError, OSError, ValueError, AttributeError): continue  # in use, or not a folder of ours
+
+# %% ../nbs/09a_runs.ipynb #9a00a003
+def create_run_folder(
+    recipe: Recipe | UpdateRecipe,  # Settings of the run
+    interactions: Interactions,  # All ratings
+    out: str | Path | None = None,  # The run's folder; None: a free one under runs/
+    options: dict | None = None,  # Further options of the command, ready for JSON
+) -> Path:  # The folder
+    "Create the folder of a run before its training"
+    def write(folder):
+        new_parents = [str(path) for path in folder.parents if not path.exists()]          # innermost first
+        record = dict(recipe=recipe.__dict__, data=data_fingerprint(interactions), options=options or {},
+                      made=new_parents, versions=library_versions(), commit=source_commit())
+        with atomic_path(folder, replace=False) as scratch:
+            scratch.mkdir()
+            (scratch/RUN_FILE).write_text(json.dumps(record, indent=1, default=str))
+        return folder
+
+    complete_folders('runs' if out is None else Path(out).parent)
+    return claim_folder([out] if check_output_folder(out) else free_folders(recipe, interactions), write)
+
+# %% ../nbs/09a_runs.ipynb #790a0005
 def load_unfinished(
     folder: str | Path,  # Result of `create_run_folder`
 ) -> dict | None:  # recipe (of `read_recipe`), data and options; None if the run is finished
     "Load the settings of a run that is not finished"
     folder = Path(folder)
     if os.path.exists(folder/'config.json'):
-        if os.path.exists(folder/RUN_FILE): mark_finished(folder)
+        complete_folders(folder.parent)
         return None
     try:
         record = json.loads((folder/RUN_FILE).read_text())

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .core import BSTError, CheckpointError, atomic_path, file_digest
+from .names import check_run, command_line
 
 # %% ../nbs/07a_saving.ipynb #7d13cd59
 MODEL_FORMAT_VERSION = 1
@@ -47,12 +48,12 @@ def save_model(
 # %% ../nbs/07a_saving.ipynb #bae36f90
 def _read_config(folder):
     "Read `config.json`, or raise an error that says why it cannot be used"
-    path = folder/'config.json'
+    path = check_run(folder)/'config.json'
     try: record = json.loads(path.read_text())
     except OSError as error:
         if os.path.exists(folder/'run.json'):
             raise CheckpointError(f"{folder} is a run that is not finished: resume it with "
-                                  f"bst_train --resume {folder}") from error
+                                  f"{command_line('bst_train', resume=folder)}") from error
         raise CheckpointError(f"{folder} has no config.json: "
                               'give the folder that a run has written') from error
     except ValueError as error: raise CheckpointError(f"{path} is damaged: train again") from error

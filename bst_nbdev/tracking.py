@@ -11,7 +11,6 @@ import os
 import time
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from accelerate.tracking import MLflowTracker, TensorBoardTracker, WandBTracker
@@ -145,8 +144,9 @@ NOT_DRAWN = ('epoch', 'loss', 'learning_rate', 'seconds', 'best', 'rmse')  # col
 def plot_learning_curve(
     training_log: pd.DataFrame,  # Result of `fit`
     monitor: str = 'mae',  # Metric that chose the best epoch
-) -> plt.Figure:  # A panel for the loss and the monitored metric, and one for each other metric
+):  # A Matplotlib figure: a panel for the loss and the monitored metric, and one for each other metric
     "Plot training loss and validation metrics by epoch, with a ring at the best epoch"
+    import matplotlib.pyplot as plt
     others = [name for name in training_log if name not in (*NOT_DRAWN, monitor)]
     size = (5 + 3 * len(others), 3)
     figure, axes = plt.subplots(1, 1 + len(others), figsize=size, squeeze=False, layout='constrained')

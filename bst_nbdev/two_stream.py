@@ -17,10 +17,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from .core import UNKNOWN, ConfigError, check_at_least, check_choice
+from .names import OBJECTIVES
 from .embedding import EmbedRating, ItemEmbedding, TimeGapPosition, UserEmbedding
 from .heads import ClickHead, NextItemHead, RatingHead
 from .hiding import ask_earlier, ask_first, begin_of, drop_history, draw_restarts, hide_profile
-from .model import (OBJECTIVES, ModelConfig, SequenceModel, check_depth, check_on_scale, check_rates,
+from .model import (ModelConfig, SequenceModel, check_depth, check_on_scale, check_rates,
                              check_scale, click_loss, data_sizes, mark_known)
 from .packing import VISIBILITIES, History, collate, make_packed_batches, visible
 from .relative_attention import StreamBias, TwoStreamBlock, last_seen

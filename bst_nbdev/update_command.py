@@ -9,41 +9,51 @@ __all__ = ['bst_update']
 import sys
 from pathlib import Path
 
-from .cli import run_command, start_training
 from .core import ConfigError
-from .tracking import TRACKERS
-from .update import plan_update
+from .names import TRACKER_NAMES, check_run
+from .parsing import run_command
+from .cli import check_choices
 
 # %% ../nbs/11a_update_command.ipynb #11a00007
 def _update(
     run: str,  # Folder of the finished run from which to begin; it stays as it is
     data: str | None = None,  # Newer data, in any form that bst_train takes; they must hold all that the run has learnt
+    old_share: float = 1.,  # Old ratings that are learnt again, for each new one
     all: bool = False,  # Learn all new ratings, for use; the newest fifth is held back to score the update if not given
     epochs: int = 2,  # Maximum number of passes over what is learnt
     learning_rate: float | None = None,  # Peak of the learning rate; a quarter of the preset's if not given
-    old_share: float = 1.,  # Old ratings that are learnt again, for each new one
     batch_size: int | None = None,  # Examples in a batch; the preset's if not given
     seed: int = 0,  # Seed of the old ratings, dropout and order; the same seed gives the same numbers
     device: str = 'auto',  # auto, cpu, cuda, …
-    track: str | None = None,  # Tool that records the run (needs the extra of that name; works offline)
     checkpoint_every: float = 60.,  # Minimum seconds between checkpoints; one is also saved after each epoch
+    track: str | None = None,  # Tool that records the run (needs the extra of that name; works offline)
     keep_checkpoints: bool = False,  # Keep the last two checkpoints in the folder of the finished run
     out: str | None = None,  # Folder of the new run; runs/<name> if not given
 ):
     "Go on from a trained run with newer ratings, users and items, into a new run"
     options = dict(locals(), resume=None)
+    check_choices(options, _UPDATE['choices'])
+    check_run(run)
     if data is None: raise ConfigError('no newer data given: use --data …, old ratings and new ones together')
     if out is not None and Path(out).resolve().is_relative_to(Path(run).resolve()):
         raise ConfigError(f"{out} is in the folder of the run, which is not changed: choose another --out")
+    from bst_nbdev.train_command import start_training
+    from bst_nbdev.update import plan_update
     recipe = plan_update(run, data, protocol='update-all' if all else 'update', epochs=epochs, seed=seed,
                          learning_rate=learning_rate, old_share=old_share, batch_size=batch_size)
     start_training(recipe, options)
+
+_UPDATE = dict(
+    choices=dict(track=TRACKER_NAMES),
+    groups=dict(data='run', training='all', output='track'),
+    examples=('bst_update runs/films --data data/today --out runs/today         # scored on the newest ratings',
+              'bst_update runs/films --data data/today --out runs/today --all   # for use'))
 
 def bst_update(
     argv: list | None = None,  # Arguments; None for those of the process
 ) -> int:  # Exit code
     "Run the command `bst_update`"
-    return run_command(_update, 'bst_update', argv, dict(track=list(TRACKERS)))
+    return run_command(_update, 'bst_update', argv, **_UPDATE)
 
 # %% ../nbs/11a_update_command.ipynb #11a00018
 #| eval: false

@@ -23,7 +23,8 @@ import torch
 from bst_nbdev.core import (atomic_path, device_name, library_versions, progress, show_progress,
                             source_commit)
 from bst_nbdev.prepared import load
-from bst_nbdev.splits import PROTOCOLS, make_split
+from bst_nbdev.names import PROTOCOLS
+from bst_nbdev.splits import make_split
 from bst_nbdev.presets import PRESETS
 from bst_nbdev.evaluation import BASELINES, METRICS, compare
 from bst_nbdev.ranking import RANKING

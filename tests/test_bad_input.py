@@ -24,13 +24,12 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file, save_file
 
-from bst_nbdev import cli, movielens, prepared, update
+from bst_nbdev import cli, movielens, prepared, train_command, update
 from bst_nbdev.core import BSTError, DataError, file_digest, show_progress
 from bst_nbdev.data import from_frame
 from bst_nbdev.movielens import read_movielens
 from bst_nbdev.prepared import ARRAYS, PREPARED_FILES, load_vocabularies, save_prepared, save_vocabularies
-from bst_nbdev.splits import PROTOCOLS
-from bst_nbdev.model import OBJECTIVES
+from bst_nbdev.names import OBJECTIVES, PROTOCOLS
 from bst_nbdev.presets import PRESETS
 from bst_nbdev.pipeline import Recipe
 from bst_nbdev.runs import create_run_folder
@@ -500,7 +499,7 @@ def test_full_disk(command, limit):
 def test_stopped_by_hand(monkeypatch):
     "After Ctrl-C a message says how to resume, and that works"
     folder, run = write(ML1M), 'runs/there-both-temporal'
-    for module, step in (update, 'train'), (cli, 'finish_run'):
+    for module, step in (update, 'train'), (train_command, 'finish_run'):
         with monkeypatch.context() as patch:
             patch.setattr(module, step, lambda *args, **kwargs: signal.raise_signal(signal.SIGINT))
             code, err, warned = call('bst_train', '--data', folder, '--out', f'{run}-{step}', *SHORT)

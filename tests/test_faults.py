@@ -16,7 +16,8 @@ from bst_nbdev.core import ConfigError, show_progress
 from bst_nbdev.sample import make_sample
 from bst_nbdev.data import from_frame
 from bst_nbdev.movielens import read_movielens
-from bst_nbdev.splits import PROTOCOLS, make_split, window_targets
+from bst_nbdev.names import PROTOCOLS
+from bst_nbdev.splits import make_split, window_targets
 from bst_nbdev.windows import Windows, make_batches
 from bst_nbdev.packing import Chunks, make_packed_batches
 from bst_nbdev.bst import BSTConfig

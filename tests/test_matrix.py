@@ -8,11 +8,10 @@ import torch
 
 from bst_nbdev.core import BSTError, show_progress
 from bst_nbdev.data import from_frame
-from bst_nbdev.model import OBJECTIVES
+from bst_nbdev.names import OBJECTIVES, PROTOCOLS
 from bst_nbdev.pipeline import Recipe, train
 from bst_nbdev.presets import PRESETS
 from bst_nbdev.recommender import Recommender
-from bst_nbdev.splits import PROTOCOLS
 from bst_nbdev.training import Callback
 
 class FirstStep(Callback):

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 from urllib.request import ProxyHandler, build_opener
 
 import pytest
@@ -282,11 +282,168 @@ def test_a_rating_can_be_removed(page):
     page.changed(before)
     assert len(page.kept()) == 1
 
+def test_a_removal_can_be_undone(page):
+    for row, rating in (1, 5), (2, 1): page.rate(row, rating)
+    page.wait(lambda: page.one('#count').text == '2 films rated' and page.listed())
+    names, kept = page.texts('#films .name'), page.kept()
+    page.one('#films .remove').click()
+    assert page.texts('#undone p')[0].endswith(' is removed.') and len(page.kept()) == 1
+    page.one('#undo').click()
+    assert page.texts('#films .name') == names and sorted(page.kept()) == sorted(kept)
+    assert not page.one('#undone').is_displayed() and len(page.rated()) == 2 and page.focus('className') == 'remove'
+
+def test_a_second_click_clears_a_rating(page):
+    page.rate(1, 4)
+    page.listed()
+    page.rate(1, 4)
+    page.wait(lambda: page.kept() == [] and page.rated() == [] and not page.texts('#list .film'))
+    page.rate(1, 2)
+    page.rate(1, 3)
+    assert [rating for _, rating in page.kept()] == [3]
+    page.press(Keys.SPACE)  # by keyboard as well
+    page.wait(lambda: page.kept() == [] and page.rated() == [])
+    assert len(page.all('#films li')) == 8
+
+def test_two_tabs_are_merged(page, browser):
+    first = browser.current_window_handle
+    browser.switch_to.new_window('tab')
+    second = browser.current_window_handle
+    try:
+        page.size(*DESKTOP)
+        page.open()
+        browser.switch_to.window(first)
+        for row in 1, 2: page.rate(row, 5)
+        browser.switch_to.window(second)
+        page.wait(lambda: len(page.rated()) == 2)  # the other tab's arrive by themselves
+        page.rate(4, 1)
+        assert [rating for _, rating in page.kept()] == [5, 5, 1]
+        browser.switch_to.window(first)
+        page.wait(lambda: len(page.rated()) == 3)
+        page.open()
+        assert len(page.rated()) == 3
+        page.one('#films .remove').click()
+        browser.switch_to.window(second)
+        page.wait(lambda: len(page.rated()) == 2)
+    finally:
+        browser.switch_to.window(second)
+        browser.close()
+        browser.switch_to.window(first)
+
+def test_stale_tabs_do_not_overwrite(page):
+    "A rating is added to what is stored now, even if this tab was not told of it"
+    page.run('localStorage.setItem("ratings of sample", "[[1, 5], [3, 1]]")')  # no event in the tab that writes
+    page.rate(8, 2)
+    assert page.kept()[:2] == [[1, 5], [3, 1]] and len(page.kept()) == 3
+
+def test_not_interested(page):
+    page.rate(1, 5)
+    first, second = page.listed()[:2]
+    page.one('#list .remove').click()
+    page.wait(lambda: page.listed()[0] == second and len(page.listed()) == 10 and first not in page.listed())
+    assert page.texts('#unhide') == ['Show 1 film of no interest again']
+    page.open()
+    page.wait(lambda: page.listed()[0] == second)
+    page.one('#list .remove').click()
+    page.wait(lambda: second not in page.listed())
+    page.one('#undo').click()
+    page.wait(lambda: page.listed()[0] == second)
+    page.one('#unhide').click()
+    page.wait(lambda: page.listed()[:2] == [first, second] and not page.one('#unhide').is_displayed())
+    assert page.complaints() == []
+
+def test_wrong_filters_are_said(page):
+    page.rate(1, 5)
+    page.listed()
+    page.one('#from').send_keys('19')
+    page.wait(lambda: page.texts('#wrong') == ['“From year” must be a year such as 1990, so it is ignored.'])
+    assert page.one('#from').get_attribute('aria-invalid') == 'true' and len(page.listed()) == 10
+    page.one('#from').send_keys('80')
+    page.one('#to').send_keys('1970')
+    page.wait(lambda: page.texts('#wrong') == ['No year is from 1980 to 1970.'])
+    page.one('#min-ratings').send_keys('.5')
+    page.wait(lambda: '“At least … ratings” must be a whole number' in page.texts('#wrong')[0])
+    page.one('#again').click()
+    page.rate(1, 5)
+    page.wait(lambda: page.texts('#wrong') == [''])
+
+def test_a_link_keeps_the_list(page, browser):
+    page.rate(1, 5)
+    page.rate(2, 2)
+    page.order('rating')
+    Select(page.one('#genre')).select_by_visible_text('Western')
+    page.wait(lambda: page.texts('#list .note') and all('Western' in note for note in page.texts('#list .film > .note')))
+    listed, kept = page.listed(), page.kept()
+    page.one('#link').click()
+    address = page.one('#address').get_attribute('value')
+    assert page.focus('id') == 'address'
+    page.run('localStorage.setItem("ratings of sample", "[[3, 1]]")')  # another browser, with ratings of its own
+    browser.get('about:blank')
+    browser.get(address)
+    page.wait(lambda: page.texts('#list .film > .name') == listed)
+    assert page.one('#shared').is_displayed() and len(page.rated()) == 2
+    page.rate(3, 4)
+    assert page.kept() == [[3, 1]]  # they stay as they are
+    page.wait(lambda: len(json.loads(parse_qs(urlsplit(browser.current_url).fragment)['rated'][0])) == 3)
+    page.one('#mine').click()
+    page.wait(lambda: not page.run('return document.getElementById("main").inert') and len(page.rated()) == 1)
+    assert not page.one('#shared').is_displayed()
+
+def test_few_keys_from_a_rating_to_the_list(page):
+    page.rate(1, 5)
+    page.listed()
+    page.press(Keys.TAB)
+    assert page.focus('textContent') == 'To your list'
+    page.press(Keys.ENTER)
+    assert page.focus('className') == 'film'
+
+TYPED = {'stra wars': 'Star Wars: Episode IV - A New Hope', '12 monkeys': 'Twelve Monkeys', 'amelie': "Amelie (Le Fabuleux destin d'Amélie Poulain)"}
+
+def test_finds_what_is_meant_and_speaks_of_books(browser, tmp_path_factory):
+    "A catalogue of its own: titles with an article in brackets, a typing error, and a word for its items"
+    import numpy as np
+    import pandas as pd
+
+    from bst_nbdev.data import from_frame
+    from bst_nbdev.pipeline import Recipe, train
+    from bst_nbdev.prepared import save_prepared
+    from bst_nbdev.runs import save_run
+    folder, n = tmp_path_factory.mktemp('books'), np.arange(400)
+    titles = ['Star Wars: Episode IV - A New Hope (1977)', 'Twelve Monkeys (1995)', 'Help', 'Help!', *['Lamp'] * 5, '',
+              "Amelie (Fabuleux destin d'Amélie Poulain, Le) (2001)"]
+    ids = [1610521604143693801 + k for k in range(11)]
+    ratings = pd.DataFrame(dict(user=n % 20, item=[ids[k] for k in n * 7 % 11], rating=n % 5 + 1., timestamp=n * 50_000))
+    save_prepared(from_frame(ratings, items=pd.DataFrame(dict(item=ids, title=titles)), name='books'), folder/'data')
+    run = save_run(train(Recipe(data=str(folder/'data'), protocol='leave-last-out', epochs=1), device='cpu', baselines=()), folder/'run')
+    with served(run, '--words', 'book/books') as address:
+        page = Page(browser, address)
+        page.wait(lambda: answers(address))
+        page.size(*DESKTOP)
+        page.open()
+        assert page.texts('h1') == ['Your next books'] and page.texts('label[for=find]') == ['Find books']
+        assert 'film' not in page.one('body').text.lower() and str(ids[9]) in page.texts('#films .name')[-2] + page.texts('#films .name')[-1] + ''.join(page.texts('#films .name'))
+        for typed, title in TYPED.items():
+            page.one('#find').clear()
+            page.one('#find').send_keys(typed)
+            page.wait(lambda: page.run('return document.querySelector("#options .name")?.firstChild.textContent') == title, typed)
+            page.wait(lambda: page.texts('#found')[0])
+            assert ('Did you mean one of these?' in page.texts('#found')[0]) == (typed == 'stra wars')
+        page.one('#find').clear()
+        page.one('#find').send_keys(str(ids[9]))
+        page.wait(lambda: page.texts('#options li'))
+        page.press(Keys.ENTER)
+        page.press(Keys.SPACE)
+        page.wait(lambda: page.run('return JSON.parse(localStorage.getItem("ratings of books"))') == [[str(ids[9]), 1]])
+        page.run('document.getElementById("min-ratings").value = 0')
+        page.one('#from').send_keys('1')
+        page.one('#from').clear()
+        page.wait(lambda: len(page.texts('#list .film')) == 10 and str(ids[9]) not in page.texts('#list .film > .name'))
+        assert page.complaints() == []
+
 def test_shows_both_numbers(page):
     page.rate(1, 5)
     page.listed()
     (rating, chance) = page.texts('#list li:first-child .answer')
-    assert re.fullmatch(r'[1-5]\.\d of 5 expected', rating)
+    assert re.fullmatch(r'[1-5]\.\d\d of 5 expected', rating)
     assert re.fullmatch(r'<?\d+(\.\d+)?% next chance that it comes next', chance)
     assert page.run('return document.querySelector("#hint").textContent').endswith('that it comes next.')
 
@@ -542,7 +699,7 @@ def test_takes_the_scale_from_the_service(page, before_load, scale, drawn, reque
 
 SINGLE = {'click': ('film.click = .625', '63% chance that you like it', '%'),
           'next': ('film.next = .0123', '1.2% chance that it comes next', '%'),
-          'rating': ('film.expected = 3.21', '3.2 of 5 expected', '')}
+          'rating': ('film.expected = 3.21', '3.21 of 5 expected', '')}
 
 @pytest.mark.parametrize('answer, change, shown, unit', [(name, *row) for name, row in SINGLE.items()], ids=SINGLE)
 def test_a_model_with_one_answer(page, before_load, answer, change, shown, unit):

@@ -9,7 +9,10 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
+import httpx
+import numpy as np
 import pandas as pd
 import pytest
 import schemathesis
@@ -20,12 +23,14 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 
 from bst_nbdev.core import BSTError, ConfigError, show_progress
+from bst_nbdev.data import from_frame
 from bst_nbdev.pipeline import Recipe, train
 from bst_nbdev.runs import save_run
 from bst_nbdev.recommender import Recommender
 from bst_nbdev.cli import bst_serve
 from bst_nbdev.batcher import Overloaded
-from bst_nbdev.service import MAX_BYTES, Question, check_address, make_app
+from bst_nbdev.server import MAX_BYTES, listen
+from bst_nbdev.service import Question, make_app
 
 SERVE = 'import sys; from bst_nbdev.cli import bst_serve; sys.exit(bst_serve())'
 HERE = 'http://127.0.0.1'
@@ -143,7 +148,9 @@ def test_refused_on_other_routes(client):
 def test_no_other_files_are_served(client, path): assert client.get(path).status_code == 404
 
 def test_other_host_names_are_refused(client):
-    assert client.get('/health', headers={'host': 'evil.example'}).status_code == 400
+    for name in 'evil.example', 'localhost.evil.example', '127.0.0.1.evil.example', '':
+        check_refused(client.get('/health', headers={'host': name}), [400], 'this service is not called')
+    for name in '127.0.0.1:8000', 'LocalHost', '[::1]:1', '[0:0:0:0:0:0:0:1]': assert client.get('/health', headers={'host': name}).status_code == 200
 
 def test_an_empty_history_is_answered(client):
     assert len(client.post('/recommend', json=dict(ratings=[], k=2)).json()['items']) == 2
@@ -185,6 +192,12 @@ def test_new_items(recommender):
         assert ask(client, 'predict', **more(items=['Quiet Harbour']))['items'][0]['new']
         reasons = ask(client, 'explain', ratings=[*RATINGS, dict(item=9001, rating=5)], item=30)
         assert [film['new'] for film in reasons['items'] if film['item'] == 9001] == [True]
+
+def test_items_of_no_interest(client):
+    listed = [row['item'] for row in ask(client, 'recommend', **more(k=5))['items']]
+    others = [row['item'] for row in ask(client, 'recommend', **more(k=3, exclude=listed[:2]))['items']]
+    assert others == listed[2:]
+    check_refused(client.post('/recommend', json=more(exclude=[10**9])), [404], 'no item has the id')
 
 def test_the_moment_of_a_question(client):
     "Seconds and dates are the same, and not the same as none"
@@ -230,7 +243,7 @@ def test_requests_of_all_kinds_share_batches(recommender):
         hold_up(app.state.service.batcher, release)
         with ThreadPoolExecutor(len(requests)) as pool:
             asked = [pool.submit(ask, client, path, **body) for path, body in requests]
-            while app.state.service.batcher.waiting.qsize() < len(requests): time.sleep(.01)
+            while len(app.state.service.batcher.waiting) < len(requests): time.sleep(.01)
             release.set()
             together = [numbers(future.result()) for future in asked]
     for one, other in zip(alone, together):
@@ -291,11 +304,11 @@ def test_a_request_does_not_wait_for_ever(recommender):
     ('no.such.host.invalid', 0, BSTError, 'cannot listen on no.such.host.invalid'),
     ('é' * 70, 0, BSTError, 'choose another --port, or --host')], ids=['port', 'host', 'no name'])
 def test_addresses_that_are_refused(host, port, error, message):
-    with pytest.raises(error, match=message): check_address(host, port)
+    with pytest.raises(error, match=message): listen(host, port)
 
 def test_serve_refuses(folder, tmp_path):
     refuses(bst_serve, [], 'no model given: use --model')
-    refuses(bst_serve, ['--model', tmp_path/'none', '--port', 0], 'has no config.json')
+    refuses(bst_serve, ['--model', tmp_path/'none', '--port', 0], 'does not exist: give the folder of a run')
     refuses(bst_serve, ['--model', folder, '--port', 99999], 'port must be 1 to 65535')
     refuses(bst_serve, ['--model', folder, '--port', 0, '--threads', 0], 'threads')
     refuses(bst_serve, ['--model', folder, '--port', 0, '--waiting', 0], 'waiting')
@@ -308,6 +321,82 @@ def test_serve_refuses_a_changed_file(run, tmp_path):
     folder = save_run(run, tmp_path/'run')
     (folder/'items.csv').write_text((folder/'items.csv').read_text() + '\n')
     refuses(bst_serve, ['--model', folder, '--port', 0], 'items.csv is not what was saved')
+
+
+# --- Ids, titles and numbers that are not plain
+
+def small_shop(ids, **columns):
+    "A recommender of a few items with any ids"
+    n = np.arange(400)
+    ratings = pd.DataFrame(dict(user=n % 20, item=[ids[k] for k in n * 7 % len(ids)], rating=n % 5 + 1., timestamp=n * 50_000))
+    data = from_frame(ratings, items=pd.DataFrame(dict(item=ids, **columns)), name='shop')
+    return Recommender.from_run(train(Recipe(protocol='leave-last-out', epochs=1), data, device='cpu', baselines=()))
+
+def test_ids_beyond_what_json_holds_travel_as_text():
+    "Ten ids of which browsers would make two: they go out as text, and come back as text or as numbers"
+    ids = [1610521604143693801 + n for n in range(10)]
+    found = small_shop(ids, title=[f'thing {n}' for n in range(10)])
+    assert found.predict([('thing 1', 5)], str(ids[3])).item.tolist() == [ids[3]]
+    with TestClient(make_app(found), base_url=HERE) as client:
+        assert {row['item'] for row in client.get('/items').json()['items']} == set(map(str, ids))
+        assert [row['item'] for row in client.get('/items', params=dict(query=str(ids[3]))).json()['items']] == [str(ids[3])]
+        for item in str(ids[3]), ids[3]:
+            body = dict(ratings=[dict(item=item, rating=5)])
+            listed = ask(client, 'recommend', **body)['items']
+            assert len(listed) == 9 and str(ids[3]) not in {row['item'] for row in listed} <= set(map(str, ids))
+            assert ask(client, 'predict', **body, items=[item])['items'][0]['item'] == str(ids[3])
+            answer = ask(client, 'explain', **body, item=ids[4])
+            assert answer['about']['item'] == str(ids[4]) and answer['items'][0]['item'] == str(ids[3])
+
+def test_items_without_titles_are_found_by_id():
+    with TestClient(make_app(small_shop([f'X-{n}' for n in range(12)])), base_url=HERE) as client:
+        assert client.get('/items', params=dict(query='x-11')).json() == dict(
+            items=[dict(item='X-11', title='X-11', year=0, genres='')], guessed=False)
+        assert all(row['title'] == row['item'] for row in ask(client, 'recommend', ratings=[dict(item='X-3', rating=5)])['items'])
+        assert client.get('/health').json()['item_word'] == ['item', 'items']
+
+def test_guesses_are_marked(client):
+    title = client.get('/items').json()['items'][0]['title'].split(' (')[0]
+    wrong = title[:2] + title[3] + title[2] + title[4:]
+    assert client.get('/items', params=dict(query=title)).json()['guessed'] is False
+    found = client.get('/items', params=dict(query=wrong)).json()
+    assert found['guessed'] is True and title in found['items'][0]['title']
+
+def test_an_answer_that_is_no_number_is_no_null(recommender, monkeypatch):
+    monkeypatch.setattr('bst_nbdev.service.interpret_scores', lambda *_: dict(expected=np.full((1, 1), np.nan)))
+    with TestClient(make_app(recommender), base_url=HERE, raise_server_exceptions=False) as client:
+        check_refused(client.post('/predict', json=more(items=[3])), [500], 'see the log')
+
+
+# --- Known users, and explanations beside other requests
+
+def test_no_request_downloads_or_loads_the_data(run, monkeypatch):
+    "The data of known users are read at the start; where they are not on this machine, requests are told so"
+    monkeypatch.setattr('bst_nbdev.prepared.download', lambda *_: pytest.fail('downloads'))
+    found = Recommender(run.model, run.interactions, np.ones(len(run.interactions.items), int), dict(recipe=dict(preset='both', data='ml-32m')))
+    assert 'ml-32m is not on this machine' in str(found.users.load_now())
+    with TestClient(make_app(found), base_url=HERE, raise_server_exceptions=False) as client:
+        assert client.get('/health').json()['known_users'] is False
+        check_refused(client.post('/recommend', json=dict(user=1)), [422], 'or ratings instead of an id')
+        assert ask(client, 'recommend', **more())['items']
+
+def test_explanations_let_others_pass(recommender):
+    release, app = threading.Event(), make_app(recommender)
+    with TestClient(app, base_url=HERE) as client, ThreadPoolExecutor(8) as pool:
+        batcher, order = app.state.service.batcher, []
+        hold_up(batcher, release)
+        kept = batcher.answer
+        def answer(questions):
+            order.append([question.kind.__name__ for question in questions])
+            return kept(questions)
+        batcher.answer = answer
+        asked = [pool.submit(ask, client, 'explain', **more(item=10)) for _ in range(4)]
+        while len(batcher.waiting) < 4: time.sleep(.01)
+        asked += [pool.submit(ask, client, 'recommend', **more()) for _ in range(2)]
+        while len(batcher.waiting) < 6: time.sleep(.01)
+        release.set()
+        assert all(future.result() for future in asked)
+    assert sorted(map(len, order)) == [1, 1, 1, 1, 2] and order.index(['list_items'] * 2) <= 1
 
 
 # --- Requests made from the OpenAPI document
@@ -400,3 +489,64 @@ def test_strange_bytes(port, name):
     assert not line or line.split()[1].startswith('4'), line
     healthy = raw(port, b'GET /health' + CLOSE)
     assert healthy == 'HTTP/1.1 200 OK'
+
+
+def test_after_too_many_bytes_nothing_more_is_read(port):
+    "The length is refused before the body is sent; a body without a length ends with the limit"
+    with socket.create_connection(('127.0.0.1', port), timeout=20) as there:
+        there.sendall(POST + b'Content-Length: 2000000000\r\n\r\n')
+        answer = b''
+        while part := there.recv(65536): answer += part  # until the service closes
+    assert answer.startswith(b'HTTP/1.1 413') and b'connection: close' in answer.lower() and b'send less' in answer
+    sent = 0
+    with socket.create_connection(('127.0.0.1', port), timeout=20) as there, pytest.raises(OSError):
+        there.sendall(POST + b'Transfer-Encoding: chunked\r\n\r\n')
+        for _ in range(4000):
+            there.sendall(b'10000\r\n' + b' ' * 65536 + b'\r\n')
+            sent += 65536
+    assert sent < 50 * MAX_BYTES
+
+def test_half_a_request_shuts_nobody_out(port):
+    half = [socket.create_connection(('127.0.0.1', port)) for _ in range(260)]
+    try:
+        for there in half: there.sendall(b'GET /health HTTP/1.1\r\nHost: 127')
+        for _ in range(3): assert raw(port, b'GET /health' + CLOSE) == 'HTTP/1.1 200 OK'
+    finally:
+        for there in half: there.close()
+
+def test_a_second_service_on_the_port_ends(port, folder, capsys):
+    refuses(bst_serve, ['--model', folder, '--port', port, '--host', 'LOCALHOST'], 'cannot listen', 'choose another --port')
+    assert 'look at' not in capsys.readouterr().out
+
+@contextmanager
+def serving(folder, *options):
+    "A process that serves, and the address that it prints"
+    command = [sys.executable, '-c', SERVE, '--model', str(folder), '--port', '0', '--device', 'cpu', '--threads', '1', *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        line = ''
+        while 'look at' not in line: line = process.stdout.readline() or pytest.fail(process.stderr.read())
+        yield process, line.split('look at ')[1].split('/ ')[0]
+    finally:
+        process.kill()
+        process.communicate()
+
+@pytest.mark.parametrize('host', ['127.0.0.2', '0:0:0:0:0:0:0:1', 'LOCALHOST'])
+def test_the_address_that_is_printed_answers(folder, host):
+    with serving(folder, '--host', host) as (_, address), httpx.Client(trust_env=False, timeout=60) as client:
+        assert client.get(f'{address}/health').json()['status'] == 'ok'
+        check_refused(client.get(f'{address}/health', headers={'host': 'evil.example'}), [400], 'this service is not called')
+
+def test_ends_soon_while_it_explains(folder):
+    with serving(folder) as (process, address), httpx.Client(trust_env=False, timeout=60) as client, ThreadPoolExecutor(16) as pool:
+        def explain(_): return client.post(f'{address}/explain', json=dict(user=1, item=3))
+        asked = [pool.submit(explain, n) for n in range(16)]
+        while client.get(f'{address}/health').json()['waiting'] < 8: time.sleep(.01)
+        process.terminate()
+        began = time.monotonic()
+        assert process.wait(timeout=20) in (0, -15) and time.monotonic() - began < 12
+        answers = [future.result() for future in asked]
+        assert {answer.status_code for answer in answers} == {200, 503}
+        for answer in answers:
+            if answer.status_code == 503: check_refused(answer, [503], 'the service is stopping')
+        assert 'Traceback' not in process.stderr.read()

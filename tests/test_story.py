@@ -74,7 +74,7 @@ def test_the_check_of_the_picture_can_fail(monkeypatch, tmp_path):
 
 def test_glossary_has_every_name_that_a_user_meets():
     pytest.importorskip('torch')
-    from bst_nbdev.splits import PROTOCOLS
+    from bst_nbdev.names import PROTOCOLS
     from bst_nbdev.packing import VISIBILITIES
     from bst_nbdev.presets import PRESETS
     from bst_nbdev.evaluation import METRICS

@@ -14,15 +14,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
-    'ground': ['core'],
+    'ground': ['core', 'names'],
     'data': ['sample', 'vocabulary', 'data', 'pictures', 'movielens', 'prepared', 'out_of_core', 'splits', 'windows',
              'packing', 'newer_data'],
     'network': ['embedding', 'transformer', 'relative_attention', 'mlp', 'model', 'heads', 'hiding', 'bst', 'two_stream', 'presets',
                 'top_items', 'growth'],
     'learning': ['training', 'saving', 'resume', 'tracking', 'evaluation', 'ranking', 'explain', 'update_recipe', 'pipeline',
                  'runs', 'update'],
-    'what users touch': ['titles', 'users', 'recommender', 'onnx_export', 'options', 'cli', 'update_command', 'batcher',
-                         'service'],
+    'what users touch': ['titles', 'users', 'recommender', 'onnx_export', 'options', 'parsing', 'output', 'train_command',
+                         'cli', 'update_command', 'batcher', 'server', 'service'],
 }
 MODULES = [module for modules in FLOORS.values() for module in modules]
 MARK, MAP, END_OF_MAP = '<!-- floor -->', '<!-- map -->', '<!-- end of map -->'

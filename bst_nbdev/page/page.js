@@ -5,9 +5,11 @@ const DEBOUNCE = 150;       // milliseconds without input before a request is se
 const MAX_RATINGS = 200;    // ratings that are kept
 const STEP = 10;            // films added to the list at a time
 const STARTERS = 8;         // popular films to rate at the start
+const MAX_HIDDEN = 500;     // items of no interest that are kept
 const MAX_ITEMS = 100;      // items in one request to the service, or in its response
 const STAR = 'M12 2.6l2.9 6.2 6.8.8-5 4.7 1.3 6.7-6-3.3-6 3.3 1.3-6.7-5-4.7 6.8-.8z';
-const ARTICLE = /^(.*), (The|An?|Les?|La|El|Los|Las|Il|Der|Die|Das)(?= \(|$)/;
+const ARTICLES = "(The|An?|Les?|La|L'|El|Los|Las|Il|Lo|Gli|Une?|Der|Die|Das|Den|Det)";
+const ARTICLE = RegExp(`^(.*), ${ARTICLES}(?= \\(|$)`), INSIDE = RegExp(`\\(([^()]*), ${ARTICLES}\\)`, 'g');
 
 const ratings = new Map();  // item -> {item, title, year, rating}, oldest first
 const rows = new Map();     // item -> its row among the films to rate
@@ -18,6 +20,10 @@ const ORDERS = {            // orders that a model may offer: their names, and t
   click: ['Likely liked', 'chance that you like it'],
 };
 let scale = [], orders = [], storage = '';      // from the service, at the start
+let [one, many] = ['item', 'items'];            // what items are called, from the service as well
+const link = new URLSearchParams(location.hash.slice(1));  // a list that came with the address of the page
+const strangers = new Set();                    // stored items that the service does not know
+const hidden = new Set();                       // items of no interest
 let popular = [];           // films with the most ratings
 let starters = [];          // popular films without a row
 let removed = [];           // ratings removed by "Start again"
@@ -36,7 +42,9 @@ function make(tag, properties = {}, ...children) {
 }
 
 const unseen = text => make('span', {className: 'unseen'}, text);
-const plain = ({title}) => title.replace(/\s*\(\d{4}\)\s*$/, '').replace(ARTICLE, '$2 $1') || title;
+const front = text => text.replace(ARTICLE, '$2 $1').replace(INSIDE, '($2 $1)').replaceAll("L' ", "L'");
+const plain = ({item, title}) => front(title.replace(/\s*\(\d{4}\)\s*$/, '')) || title || String(item);
+const things = n => count(n, one, many);
 const note = ({year, genres}) => [year || '', (genres ?? '').replaceAll('|', ', ')].filter(Boolean).join(' · ');
 const badge = film => film.new ? [make('span', {className: 'new', title: 'It came after the model was trained'}, 'new'), ' '] : [];
 const named = (film, more) => make('span', {className: 'name'}, plain(film), ' ', ...badge(film), make('span', {className: 'note'}, String(more)));
@@ -95,33 +103,65 @@ function showTrouble() {
 
 $('retry').onclick = () => [...troubles.values()].forEach(({again}) => again());
 
-// --- Stored in this browser: pairs of item and rating, which are checked when they are read
+// --- Stored in this browser, or in the address of a link: pairs of item and rating, which are checked when they are read
 
-function save() {
-  const pairs = [...ratings.values()].map(({item, rating}) => [item, rating]);
-  try { localStorage.setItem(storage, JSON.stringify(pairs)); } catch { /* the storage may be full or disabled */ }
+const isItem = item => Number.isSafeInteger(item) || (typeof item === 'string' && item.length > 0 && item.length <= 200);
+
+function read(name) {
+  try { return JSON.parse(name === storage && link.has('rated') ? link.get('rated') : localStorage.getItem(name)) ?? []; } catch { return []; }
+}
+
+function write(name, values) {
+  if (name === storage && link.has('rated')) {
+    link.set('rated', JSON.stringify(values));
+    history.replaceState(null, '', `#${link}`);
+  } else try { localStorage.setItem(name, JSON.stringify(values)); } catch { /* the storage may be full or disabled */ }
 }
 
 function saved() {
-  const isItem = item => Number.isSafeInteger(item) || (typeof item === 'string' && item.length > 0 && item.length <= 200);
-  try {
-    const kept = JSON.parse(localStorage.getItem(storage));
-    return kept.filter(pair => Array.isArray(pair) && isItem(pair[0]) && scale.includes(pair[1])).slice(-MAX_RATINGS);
-  } catch { return []; }
+  const kept = read(storage);
+  if (!Array.isArray(kept)) return [];
+  return kept.filter(pair => Array.isArray(pair) && isItem(pair[0]) && scale.includes(pair[1])).slice(-MAX_RATINGS);
 }
 
+// Change what is stored now, which another tab may have written
+function save(change) {
+  const pairs = new Map(saved().filter(([item]) => !strangers.has(item)));
+  change(pairs);
+  write(storage, [...pairs].slice(-MAX_RATINGS));
+}
+
+// Take over what another tab has stored
+const merge = () => attempt('merge', async () => {
+  const pairs = new Map(saved());
+  const films = new Map((await known([...pairs].filter(([item]) => !ratings.has(item)), 'merge')).map(film => [film.item, film]));
+  const before = new Map(ratings);
+  ratings.clear();
+  for (const [item, rating] of pairs) {
+    const film = before.get(item) ?? films.get(item);
+    if (film) ratings.set(item, {...film, rating});
+  }
+  showFilms();
+  changed();
+});
+
+addEventListener('storage', ({key}) => { if (key === storage && !link.has('rated')) merge(); });
+addEventListener('hashchange', () => location.reload());
+
 // Keep the pairs whose films the service knows; if one is unknown, try the halves
-async function known(pairs) {
+async function known(pairs, channel = 'start') {
   if (!pairs.length) return [];
   const half = pairs.length >> 1;
-  const halves = async () => [...await known(pairs.slice(0, half)), ...await known(pairs.slice(half))];
+  const halves = async () => [...await known(pairs.slice(0, half), channel), ...await known(pairs.slice(half), channel)];
   if (pairs.length > MAX_ITEMS) return halves();
   try {
-    const {items} = await send('start', 'predict', {ratings: [], items: pairs.map(([item]) => item)});
+    const {items} = await send(channel, 'predict', {ratings: [], items: pairs.map(([item]) => item)});
     return items.map(({item, title, year, new: isNew}, n) => ({item, title, year, new: isNew, rating: pairs[n][1]}));
   } catch (error) {
     if (![404, 422].includes(error.status)) throw error;
-    return half ? halves() : [];
+    if (half) return halves();
+    strangers.add(pairs[0][0]);
+    return [];
   }
 }
 
@@ -147,6 +187,17 @@ function ratingControl(film) {
   const labels = scale.map((value, n) => {
     const checked = ratings.get(film.item)?.rating === value;
     const input = make('input', {type: 'radio', name: `rating-${film.item}`, value: String(value), checked});
+    const clear = event => {  // a second click on the same star clears it, and so does the space bar
+      if (ratings.get(film.item)?.rating !== value) return false;
+      event.preventDefault();
+      setTimeout(() => { input.checked = false; });  // after the browser has restored what it showed before the event
+      unrate(film.item);
+      return true;
+    };
+    input.onclick = event => { clear(event); };
+    let cleared = false;
+    input.onkeydown = event => { cleared = event.key === ' ' && clear(event); };
+    input.onkeyup = event => { if (cleared && event.key === ' ') event.preventDefault(); };
     input.onchange = () => rate(film, value);
     return make('label', {}, input, ...(drawn ? [star(before(n), value), unseen(count(value, 'star'))] : [String(value)]));
   });
@@ -155,19 +206,34 @@ function ratingControl(film) {
 
 function addRow(film) {
   if (rows.has(film.item)) return;
-  const remove = make('button', {type: 'button', className: 'remove', title: 'Remove', onclick: () => dropRow(film.item, true)},
+  const remove = make('button', {type: 'button', className: 'remove', title: 'Remove', onclick: () => dropRow(film.item)},
     '×', unseen(`Remove ${plain(film)}`));
   const row = make('li', {}, named(film, film.year || ''), ratingControl(film), remove);
   rows.set(film.item, row);
   $('films').append(row);
 }
 
-function dropRow(item, byHand = false) {
-  const row = rows.get(item), next = row.nextElementSibling ?? row.previousElementSibling;
+function dropRow(item) {
+  const row = rows.get(item), next = row.nextElementSibling ?? row.previousElementSibling, film = ratings.get(item);
+  const before = row.nextElementSibling;
   row.remove();
   rows.delete(item);
-  if (byHand) (next?.querySelector('.remove') ?? $('find')).focus();
-  if (ratings.delete(item)) changed();
+  (next?.querySelector('.remove') ?? $('find')).focus();
+  unrate(item);
+  offerUndo(`${row.querySelector('.name').firstChild.textContent} is removed.`, $('films'), () => {
+    rows.set(item, row);
+    $('films').insertBefore(row, before?.isConnected ? before : null);
+    if (film) rate(film, film.rating);
+    row.querySelector('.remove').focus();
+  });
+}
+
+// Say what was done, above a list, with a button that takes it back
+function offerUndo(text, list, back) {
+  list.before($('undone'));
+  $('undone').hidden = false;
+  $('undone').firstElementChild.textContent = text;
+  $('undo').onclick = () => { $('undone').hidden = true; back(); };
 }
 
 function addStarters(n) {
@@ -184,21 +250,38 @@ function pick(film) {
 
 function rate(film, rating) {
   ratings.set(film.item, {...film, rating});
-  if (ratings.size > MAX_RATINGS) dropRow(ratings.keys().next().value);
+  const [oldest] = ratings.keys();
+  if (ratings.size > MAX_RATINGS) {
+    rows.get(oldest)?.remove();
+    rows.delete(oldest);
+    ratings.delete(oldest);
+  }
+  save(pairs => pairs.set(film.item, rating));
   removed = [];
+  rows.get(film.item)?.querySelector('fieldset').after(skip);  // so that the list is one step away for a keyboard
+  changed();
+}
+
+function unrate(item) {
+  if (!ratings.delete(item)) return;
+  save(pairs => pairs.delete(item));
   changed();
 }
 
 function changed() {
-  save();
   cancel('recommend');
   showCount();
   recommendSoon();
 }
 
+const skip = make('a', {className: 'skip', href: '#list', onclick: event => {
+  event.preventDefault();
+  ($('list').querySelector('.film') ?? $('list-title')).focus();
+}}, 'To your list');
+
 function showCount() {
   const none = 'Nothing rated yet. Start with one of these, or find another.';
-  $('count').textContent = ratings.size ? `${count(ratings.size, 'film')} rated` : none;
+  $('count').textContent = ratings.size ? `${things(ratings.size)} rated` : none;
   $('again').textContent = ratings.size ? 'Start again' : 'Bring my ratings back';
   $('again').hidden = !ratings.size && !removed.length;
   $('jump').hidden = !ratings.size;
@@ -241,28 +324,39 @@ function given() {
   return {ratings: [...ratings.values()].map(({item, rating}) => ({item, rating})), profile};
 }
 
+// The filters that are sound; of others the page says what is wrong, and does without them
 function filters() {
-  const whole = (id, min, max, otherwise) => {
-    const value = Math.trunc($(id).valueAsNumber);
-    return value >= min && value <= max ? value : otherwise;
+  const wrong = [];
+  const whole = (id, min, max, otherwise, name, example) => {
+    const {value, validity} = $(id), number = Number(value), sound = !validity.badInput && Number.isInteger(number) && number >= min && number <= max;
+    const empty = value === '' && !validity.badInput;
+    if (!sound && !empty) wrong.push(`“${name}” must be ${example}, so it is ignored.`);
+    $(id).setAttribute('aria-invalid', !sound && !empty);
+    return sound && !empty ? number : otherwise;
   };
-  const from = whole('from', 1000, 9999, 0), to = whole('to', 1000, 9999, 9999);  // an incomplete year is ignored
+  const from = whole('from', 1000, 9999, 0, 'From year', 'a year such as 1990');
+  const to = whole('to', 1000, 9999, 9999, 'To year', 'a year such as 1999');
+  const least = whole('min-ratings', 0, 1e6, 0, 'At least … ratings', 'a whole number from 0 to 1,000,000');
+  if (from > to) wrong.push(`No year is from ${from} to ${to}.`);
+  $('wrong').textContent = wrong.join(' ');
   const years = from || to < 9999 ? [from, to] : null, genre = $('genre').value;
-  return {genres: genre ? [genre] : null, years, min_ratings: whole('min-ratings', 0, 1e6, 0)};
+  return {genres: genre ? [genre] : null, years, min_ratings: least};
 }
 
 const recommend = () => attempt('recommend', async () => {
+  const asked = filters();
+  $('linked').hidden = true;
   if (!ratings.size) return showList([]);
-  const {items} = await send('recommend', 'recommend', {...given(), k: listLength, by: order(), ...filters()});
+  const {items} = await send('recommend', 'recommend', {...given(), k: listLength, by: order(), ...asked, exclude: [...hidden].slice(-MAX_HIDDEN)});
   showList(items);
-  $('news').textContent = items.length ? `${count(items.length, 'film')} in your list, first ${plain(items[0])}` : '';
+  $('news').textContent = items.length ? `${things(items.length)} in your list, first ${plain(items[0])}` : '';
 });
 const recommendSoon = debounce(recommend);
 
 // The numbers of a film, as far as the model has them: expected rating, chance of a click, chance to come next
 function answersOf({expected, click, next}) {
   const answers = [];
-  if (expected !== undefined) answers.push([expected.toFixed(1), star(0, 1), unseen(` of ${scale.at(-1)} expected`)]);
+  if (expected !== undefined) answers.push([expected.toFixed(2), star(0, 1), unseen(` of ${scale.at(-1)} expected`)]);
   if (click !== undefined) answers.push([chance(click), unseen(' chance that you like it')]);
   if (next !== undefined) answers.push([chance(next), answers.length ? ' next' : '', unseen(' chance that it comes next')]);
   return answers.map(parts => make('span', {className: 'answer'}, ...parts));
@@ -273,20 +367,52 @@ function entry(film) {
   const button = make('button', {type: 'button', className: 'film', onclick: toggle}, make('span', {className: 'name'}, plain(film)),
     make('span', {className: 'note'}, ...badge(film), note(film)), make('span', {className: 'answers'}, ...answersOf(film)));
   button.dataset.item = film.item;
-  return Object.assign(make('li', {}, make('h3', {}, button)), {film});
+  const hide = make('button', {type: 'button', className: 'remove', title: 'Not interested', onclick: () => hideFilm(film)},
+    '×', unseen(`Not interested in ${plain(film)}`));
+  return Object.assign(make('li', {}, make('h3', {}, button), hide), {film});
+}
+
+function hideFilm(film) {
+  const row = [...$('list').children].find(one => one.film.item === film.item);
+  const next = row.nextElementSibling ?? row.previousElementSibling;
+  (next?.querySelector('.film') ?? $('list-title')).focus();
+  row.remove();
+  setHidden(() => hidden.add(film.item));
+  offerUndo(`${plain(film)} is hidden.`, $('list'), () => setHidden(() => hidden.delete(film.item)));
+}
+
+// Change which items are of no interest, among those that any tab has stored
+function setHidden(change) {
+  readHidden();
+  change();
+  write(`hidden ${storage}`, [...hidden].slice(-MAX_HIDDEN));
+  showHidden();
+  recommend();
+}
+
+function readHidden() {
+  const kept = read(`hidden ${storage}`);
+  hidden.clear();
+  if (Array.isArray(kept)) kept.filter(item => isItem(item) && !strangers.has(item)).forEach(item => hidden.add(item));
+}
+
+function showHidden() {
+  $('unhide').hidden = !hidden.size;
+  $('unhide').textContent = `Show ${things(hidden.size)} of no interest again`;
 }
 
 function hint({expected, next}) {
   const numbers = expected === undefined || next === undefined ? '' : ' The star is the rating that is expected of you, the percentage the chance that it comes next.';
-  return `Choose a film to see why it is here.${numbers}`;
+  return `Choose one to see why it is here.${numbers}`;
 }
 
 function showList(items) {
   const focused = document.activeElement.closest('#list button.film')?.dataset.item;
   $('list').replaceChildren(...items.map(entry));
   if (!items.some(({item}) => item === open)) open = null;
-  $('hint').textContent = !ratings.size ? 'Your list appears here when you have rated a film.'
-    : items.length ? hint(items[0]) : 'No film matches these filters.';
+  $('hint').textContent = !ratings.size ? `Your list appears here when you have rated one of the ${many}.`
+    : items.length ? hint(items[0]) : `No ${one} matches these filters.`;
+  $('link').hidden = !ratings.size;
   $('more').hidden = items.length < listLength || listLength >= MAX_ITEMS;
   unfold();
   if (focused) [...$('list').querySelectorAll('.film')].find(button => button.dataset.item === focused)?.focus();
@@ -311,7 +437,7 @@ const explain = film => attempt('explain', async () => {
   panel.film = film;
   const {by, items} = await send('explain', 'explain', {...given(), item: film.item, k: STEP, by: order()});
   panel.replaceChildren(...because(items), ...reasons(items, by), ...probabilities(film),
-    make('button', {type: 'button', onclick: () => pick(film)}, 'I have seen it: rate it'));
+    make('button', {type: 'button', onclick: () => pick(film)}, 'I know it: rate it'));
 });
 
 // The two ratings that speak most for a film
@@ -337,7 +463,7 @@ function reasons(items, by) {
 function probabilities({distribution}) {
   if (!distribution) return [];
   const highest = Math.max(...distribution);
-  return [make('h4', {}, 'How likely each rating is if you watch it, in percent'), make('ol', {className: 'probabilities'}, ...distribution.map((share, n) => {
+  return [make('h4', {}, 'How likely each of your ratings is, in percent'), make('ol', {className: 'probabilities'}, ...distribution.map((share, n) => {
     const bar = make('span', {className: 'bar'});
     bar.style.height = `${100 * share / highest}%`;
     return make('li', {}, make('span', {className: 'value'}, String(scale[n])), make('span', {className: 'track'}, bar),
@@ -353,10 +479,11 @@ let found = [], active = -1;
 const search = () => attempt('search', async () => {
   const query = find.value.trim();
   if (!query || document.activeElement !== find) return showFound([]);
-  const {items} = await send('search', `items?${new URLSearchParams({query, limit: 8})}`);
+  const {items, guessed} = await send('search', `items?${new URLSearchParams({query, limit: 8})}`);
   showFound(items);
-  $('found').textContent = items.length ? `${count(items.length, 'film')} found` : `No film matches “${query}”.`;
-  $('found').classList.toggle('unseen', items.length > 0);
+  const none = `No ${one} ${items.length ? 'is called' : 'matches'} “${query}”.`;
+  $('found').textContent = !items.length ? none : guessed ? `${none} Did you mean one of these?` : `${things(items.length)} found`;
+  $('found').classList.toggle('unseen', items.length > 0 && !guessed);
 });
 const searchSoon = debounce(search);
 
@@ -415,20 +542,58 @@ $('again').onclick = () => {
   listLength = STEP;
   $('filters').reset();
   $('profile').reset();
+  save(pairs => { pairs.clear(); ratings.forEach(({item, rating}) => pairs.set(item, rating)); });
+  $('undone').hidden = true;
   if (!ratings.size) showList([]);
   changed();
   showFilms();
 };
+$('unhide').onclick = () => { $('list-title').focus(); setHidden(() => hidden.clear()); };
+
+const FIELDS = {genre: 'genre', from: 'from', to: 'to', least: 'min-ratings'};  // filters in an address
+
+$('link').onclick = () => {
+  const pairs = [...ratings.values()].map(({item, rating}) => [item, rating]);
+  const parts = new URLSearchParams({rated: JSON.stringify(pairs), by: order()});
+  for (const [name, id] of Object.entries(FIELDS)) parts.set(name, $(id).value);
+  $('linked').hidden = false;
+  $('address').value = `${location.origin}${location.pathname}#${parts}`;
+  $('address').focus();
+  $('address').select();
+};
+
+// Take order and filters from the address
+function useLink() {
+  for (const [name, id] of Object.entries(FIELDS)) if (link.has(name)) $(id).value = link.get(name);
+  const chosen = [...document.querySelectorAll('#order input')].find(({value}) => value === link.get('by'));
+  if (chosen) chosen.checked = true;
+  $('shared').hidden = !link.has('rated');
+}
+
+function showWords() {
+  const upper = text => text.replace(/^./, first => first.toUpperCase());
+  const words = {one, many, Many: upper(many)};
+  for (const node of document.querySelectorAll('[data-words]')) node.textContent = node.dataset.words.replace(/\{(\w+)\}/g, (_, name) => words[name]);
+  document.title = document.querySelector('h1').textContent;
+}
 
 attempt('start', async () => {
   const health = await send('start', 'health');
   [scale, orders, storage] = [health.rating_values, health.ranked_by, `ratings of ${health.data}`];
+  [one, many] = health.item_word;
+  showWords();
   if (!$('order').querySelector('input')) showOrders();
   if (!$('profile').querySelector('select')) showProfile(health.profile);
   $('genre').replaceChildren(make('option', {value: ''}, 'All'), ...health.genres.map(genre => make('option', {value: genre}, genre)));
-  $('about').textContent = `${health.data}: ${count(health.items, 'film')}, ${count(health.users, 'person', 'people')}.`;
+  $('about').textContent = `${health.data}: ${things(health.items)}, ${count(health.users, 'person', 'people')}.`;
   popular = (await send('start', `items?limit=${MAX_ITEMS}`)).items;
   for (const film of await known(saved())) ratings.set(film.item, film);
+  readHidden();
+  const familiar = await known([...hidden].map(item => [item, 0]));
+  hidden.clear();
+  familiar.forEach(({item}) => hidden.add(item));
+  useLink();
+  showHidden();
   showFilms();
   showCount();
   $('main').inert = false;
