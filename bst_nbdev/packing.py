@@ -59,11 +59,13 @@ def visible(
     padding_mask: torch.Tensor,  # True where the history is padded (B, S)
     target_position: torch.Tensor,  # Positions of the targets (B, T)
     visibility: str = 'causal',  # One of `VISIBILITIES`
+    begin: torch.Tensor | None = None,  # Position of the first rating that each target may see (B, T); None: all
 ) -> torch.Tensor:  # True where a target may attend to a rating (B, T, S)
     "Find which ratings of the history each target may attend to: never its own, and no later one if causal"
     check_choice('visibility', visibility, VISIBILITIES)
     history, target = position[:, None], target_position[..., None]                  # (B, 1, S), (B, T, 1)
     allowed = history < target if visibility == 'causal' else history != target      # (B, T, S)
+    if begin is not None: allowed = allowed & (history >= begin[..., None])
     return allowed & ~padding_mask[:, None]
 
 # %% ../nbs/02b_packing.ipynb #e4dbc1d8

@@ -35,7 +35,7 @@ TWO_STREAM_TRAINING = dict(
     embedding_decay=1., beta2=.98, averaging=.1)
 
 NEXT_TRAINING = {**TWO_STREAM_TRAINING, 'epochs': 8, 'batch_size': 2048, 'learning_rate': .006,
-                 'embedding_decay': .3}  # of models that learn what comes next
+                 'embedding_decay': .3, 'bias_decay': .01}  # of models that learn what comes next
 
 RATING_ONLY = dict(objective='rating', user_table=True, history_dropout=.3, start_dropout=0.,
                    profile_dropout=0., moment_dropout=0., item_id_dropout=0.)

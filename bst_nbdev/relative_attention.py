@@ -101,11 +101,12 @@ class StreamBias(RelativeBias):
         position: torch.Tensor,  # Positions of the ratings (B, S)
         time: torch.Tensor,  # Their seconds (B, S)
         padding_mask: torch.Tensor,  # True where padded (B, S)
+        begin: torch.Tensor | None = None,  # Position of the first rating that each may see (B, S); None: all
     ) -> list:  # For each layer but the last (H, B, 1+S, 1+S), or None if there the tokens do not attend to each other
         "Look up the bias of histories to themselves"
         if self.layers == 1: return []
         if self.visibility == 'bidirectional': return [None] * (self.layers - 1)
-        sees = visible(position, padding_mask, position + 1)                                   # itself too
+        sees = visible(position, padding_mask, position + 1, begin=begin)                      # itself too
         index = self.bucket_index(sees, position, position, time, time)                        # (B, S, 1+S)
         index = F.pad(index, (0, 0, 1, 0))                                                     # (B, 1+S, 1+S)
         index[:, 0, 0] = 1                                                                     # the user sees the user only
@@ -118,9 +119,10 @@ class StreamBias(RelativeBias):
         target_time: torch.Tensor,  # Seconds of the targets (B, T) or (B, 1)
         target_position: torch.Tensor,  # Their positions (B, T) or (B, 1)
         moment_known: torch.Tensor | None = None,  # False where their time is unknown (B, T) or (B, 1); None: all known
+        begin: torch.Tensor | None = None,  # Position of the first rating that each may see (B, T) or (B, 1); None: all
     ) -> list[torch.Tensor]:  # For each layer (H, B, T or 1, 1+S)
         "Look up the bias of targets to histories"
-        sees = visible(position, padding_mask, target_position, self.visibility)               # (B, T, S)
+        sees = visible(position, padding_mask, target_position, self.visibility, begin)        # (B, T, S)
         index = self.bucket_index(sees, target_position, position, target_time, time, moment_known)     # (B, T, 1+S)
         return self(index, self.layers, self.heads)
 

@@ -45,6 +45,7 @@ class TrainingConfig(JSONConfig):
     learning_rate: float = .001  # Learning rate; its peak for 'one-cycle'
     weight_decay: float = .01  # Weight decay of 'adamw'
     embedding_decay: float | None = None  # Weight decay of embedding tables with `LARGE_TABLE` rows or more; None: `weight_decay`
+    bias_decay: float | None = None  # Weight decay of those of them that have one column; None: `embedding_decay`
     beta2: float = .999  # Decay rate of the squared gradients' running mean ('adamw' and 'adam')
     averaging: float = 0.  # Fraction of the run's steps that the moving average of the weights covers; 0: no averaging
     schedule: str = 'constant'  # One of `SCHEDULES`
@@ -64,7 +65,7 @@ class TrainingConfig(JSONConfig):
         if not 0 <= self.beta2 < 1: raise ConfigError(f"beta2 must be in [0, 1), got {self.beta2}")
         if not 0 <= self.averaging <= 1:
             raise ConfigError(f"averaging must be in [0, 1], got {self.averaging}")
-        for name in 'weight_decay', 'embedding_decay', 'clip':
+        for name in 'weight_decay', 'embedding_decay', 'bias_decay', 'clip':
             value = getattr(self, name)
             if value is not None and not 0 <= value < float('inf'):
                 raise ConfigError(f"{name} must be a finite number of 0 or more, got {value}")
@@ -76,16 +77,16 @@ def parameter_groups(
     model: nn.Module,  # Its trainable parameters are grouped
     config: TrainingConfig,  # Optimizer and weight decays
 ) -> list[dict]:  # `params` and `weight_decay` of each group that is not empty
-    "Group the trainable parameters by weight decay: all others first, then large embedding tables"
-    tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
-    large = {id(table.weight) for table in tables if table.num_embeddings >= LARGE_TABLE}
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    decay = embedding_decay = 0.
+    "Group the trainable parameters by weight decay: all others first, then large embedding tables, then large tables of biases"
+    large = [m for m in model.modules() if isinstance(m, nn.Embedding) and m.num_embeddings >= LARGE_TABLE]
+    group = {id(table.weight): 2 if table.embedding_dim == 1 else 1 for table in large}
+    decays = [0.] * 3
     if config.optimizer == 'adamw':
-        decay = config.weight_decay
-        embedding_decay = decay if config.embedding_decay is None else config.embedding_decay
-    groups = [dict(params=[p for p in parameters if id(p) not in large], weight_decay=decay),
-              dict(params=[p for p in parameters if id(p) in large], weight_decay=embedding_decay)]
+        decays = [config.weight_decay, config.embedding_decay, config.bias_decay]
+        for n in 1, 2: decays[n] = decays[n - 1] if decays[n] is None else decays[n]
+    groups = [dict(params=[], weight_decay=decay) for decay in decays]
+    for p in model.parameters():
+        if p.requires_grad: groups[group.get(id(p), 0)]['params'].append(p)
     return [group for group in groups if group['params']]
 
 def make_optimizer(

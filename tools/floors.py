@@ -17,7 +17,7 @@ FLOORS = {
     'ground': ['core', 'names'],
     'data': ['sample', 'vocabulary', 'data', 'pictures', 'movielens', 'prepared', 'out_of_core', 'splits', 'windows',
              'packing', 'newer_data'],
-    'network': ['embedding', 'transformer', 'relative_attention', 'mlp', 'model', 'heads', 'bst', 'two_stream', 'presets',
+    'network': ['embedding', 'transformer', 'relative_attention', 'mlp', 'model', 'heads', 'hiding', 'bst', 'two_stream', 'presets',
                 'top_items', 'growth'],
     'learning': ['training', 'saving', 'resume', 'tracking', 'evaluation', 'ranking', 'explain', 'update_recipe', 'pipeline',
                  'runs', 'update'],
