@@ -270,7 +270,8 @@ def _serve(
     waiting: int = 64,  # Requests that may wait for the model; more are refused
 ):
     "Serve a trained model over HTTP, with a page to try it"
-    if (run is None) == (model is None): raise ConfigError('give one run: bst_serve runs/…, the folder of a run')
+    if (run is None) == (model is None):
+        raise ConfigError('give one run: bst_serve runs/…, the folder of a run')
     check_run(run or model, hub=True)
     uvicorn = require_extra('uvicorn', 'serve')
     import torch

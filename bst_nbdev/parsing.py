@@ -49,6 +49,7 @@ def _add_option(parser, name, doc, choices, only_explicit, positional):
         metavar = {int: 'INT', float: 'FLOAT', str: 'TEXT'}[kind]
         parser.add_argument(option, type=kind, help=text, metavar=metavar, default=default)
 
+# %% ../nbs/10d_parsing.ipynb #ad6bd3ec
 def make_parser(
     function,  # With docments on each parameter
     name: str,  # Name of the command
@@ -67,7 +68,8 @@ def make_parser(
     for parameter, doc in docments(function, full=True, returns=False).items():
         if parameter == 'explicit_options': continue
         if parameter in titles: group = parser.add_argument_group(titles[parameter])
-        _add_option(group, parameter, doc, (choices or {}).get(parameter), only_explicit, parameter in positional)
+        allowed = (choices or {}).get(parameter)
+        _add_option(group, parameter, doc, allowed, only_explicit, parameter in positional)
     return parser
 
 # %% ../nbs/10d_parsing.ipynb #10d00011
@@ -163,7 +165,8 @@ def run_command(
         except SystemExit as stop: code, message = stop.code or 0, ''       # argparse has said what there is to say
         output.flush()
         if not code and output.reason:
-            code, message = 1, f'the output cannot be written ({output.reason}): make room, or write it elsewhere'
+            code = 1
+            message = f'the output cannot be written ({output.reason}): make room, or write it elsewhere'
         process = f' (process {rank})' if rank else ''
         if message and not (rank and code > 128): print(f'{name}{process}: {message}', file=sys.stderr)
     return code

@@ -250,7 +250,7 @@ def find_data(
     data: str | Path = 'sample',  # "sample", a name such as "ml-1m", or a path
     folder: str | Path | None = None,  # Where downloads are kept; see `data_folder`
 ) -> Path:  # An archive, a MovieLens folder or a prepared folder
-    "Find a data set; a MovieLens data set is downloaded unless its folder or archive is already there, or here"
+    "Find a data set; one of MovieLens is downloaded unless its folder or archive is there, or here"
     if str(data) == 'sample': return sample_folder(folder)
     if name := movielens_name(data):
         for place in data_folder(folder), Path():                              # also what is here in this folder

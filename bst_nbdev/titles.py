@@ -192,5 +192,6 @@ class TitleIndex:
             best = ranks <= limit
             if best.any(): rows, ranks = rows[best], ranks[best]
         if len(rows) == 1 and ranks[0] < Match.NONE: return int(rows[0])
-        if by_id != UNKNOWN and by_id not in rows: rows, ranks = np.append(by_id, rows), np.append(Match.SAME, ranks)
+        if by_id != UNKNOWN and by_id not in rows:
+            rows, ranks = np.append(by_id, rows), np.append(Match.SAME, ranks)
         raise item_error(wanted, self.table(rows[:8]), len(rows), Match.NONE not in ranks)

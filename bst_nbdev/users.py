@@ -64,6 +64,7 @@ def rating_times(
         check_rows(where, 'history', bad, lambda row: rule.describe(seconds[row]), rule.remedy)
     return seconds
 
+# %% ../nbs/10_users.ipynb #10a10028
 def find_items(
     names: list,  # Titles or ids [n]
     index: TitleIndex,  # Finds the items
@@ -72,11 +73,13 @@ def find_items(
     rows, problems = np.zeros(len(names), np.int64), {}
     for n, name in enumerate(names):
         try:
-            if pd.isna(name) or name == '': raise DataError(f"rating {n + 1} has no item: give its title or id")
+            if pd.isna(name) or name == '':
+                raise DataError(f"rating {n + 1} has no item: give its title or id")
             rows[n] = index.row(name)
         except BSTError as error: problems[n] = error
     return rows, problems
 
+# %% ../nbs/10_users.ipynb #10a10026
 def check_problems(
     problems: dict[int, BSTError],  # Errors by position
     count: int,  # Number of ratings
