@@ -126,6 +126,7 @@ def parse_arguments(
         arguments['explicit_options'] = tuple(vars(explicit))
     return arguments
 
+# %% ../nbs/10d_parsing.ipynb #028526ab
 @contextmanager
 def interrupts_after_loading():
     "Context manager: Ctrl-C while a module is being loaded takes effect when it is loaded"
@@ -152,6 +153,7 @@ def _call(function, arguments):
     except KeyboardInterrupt as stopped:                                   # a `Stopped` says more
         return getattr(stopped, 'code', 130), str(stopped) or 'stopped; nothing was written'
 
+# %% ../nbs/10d_parsing.ipynb #028526ac
 def run_command(
     function,  # Function to run
     name: str,  # Name of the command
