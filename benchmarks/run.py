@@ -531,7 +531,7 @@ def process_time(code):
     return seconds(lambda: subprocess.run([sys.executable, '-c', code], check=True, stdout=subprocess.DEVNULL))
 
 def help_job(setting, data):
-    "The help of the commands, next to the loading of PyTorch that it does without"
+    "Help of the commands, next to the loading of PyTorch that it does without"
     baseline, call = 'python -c "import torch"', 'from bst_nbdev.{} import {} as command\ntry: command(["--help"])\nexcept SystemExit: pass'
     codes = {baseline: 'import torch'} | {f'{name} --help': call.format(module, name) for name, module in COMMANDS.items()}
     measures = {name: partial(process_time, code) for name, code in codes.items()}

@@ -262,7 +262,8 @@ def _serve(
     words: str | None = None,  # What the page calls an item and several, such as book/books; film/films for MovieLens
 ):
     "Serve a trained model over HTTP, with a page to try it"
-    if (run is None) == (model is None): raise ConfigError('give one run: bst_serve runs/…, the folder of a run')
+    if (run is None) == (model is None):
+        raise ConfigError('give one run: bst_serve runs/…, the folder of a run')
     check_run(run or model, hub=True)
     from bst_nbdev.server import LOCAL_NAMES, bound_address, is_loopback, listen, run_server  # needs the extra serve
     from bst_nbdev.service import make_app

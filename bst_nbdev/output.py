@@ -56,7 +56,8 @@ def items_as_text(
 ) -> str:  # A line for each item
     "Write items with their answers for a terminal"
     shown = table.drop(columns=[name for name in table if name.startswith('p(') or name == 'median'])
-    for name in shown.select_dtypes(object): shown[name] = [printable(cell, longest=60) for cell in shown[name]]
+    for name in shown.select_dtypes(object):
+        shown[name] = [printable(cell, longest=60) for cell in shown[name]]
     for name in set(CHANCES) & set(shown): shown[name] = shown[name].map('{:.2%}'.format)
     if 'effect' in shown:
         form = '{:+.4%}' if by in CHANCES else '{:+.2f}'
@@ -64,6 +65,7 @@ def items_as_text(
         shown[f'effect on {by}'] = shown.pop('effect').map(form.format)
     return shown.to_string(index=False, float_format='{:.2f}'.format) + '\n'
 
+# %% ../nbs/10e_output.ipynb #10e00015
 def as_csv(
     table: pd.DataFrame,  # Any table
 ) -> str:  # Text of a CSV file
@@ -83,6 +85,7 @@ def as_json(
     rows = [{name: plain(value) for name, value in row.items()} for row in table.to_dict('records')]
     return json.dumps(rows, indent=1) + '\n'
 
+# %% ../nbs/10e_output.ipynb #10e00016
 def print_items(
     table: pd.DataFrame,  # Items with answers
     otherwise: str,  # Text instead of an empty table
@@ -116,7 +119,8 @@ def title_notes(
         titles, items = index.catalogue.titles, index.catalogue.items
         if str(name) == titles[row] or id_row(items, name) == row: continue
         others = [other for other in index.candidates(str(name), 4) if other != row][:3]
-        note = f"{printable(name, 60)!r} is taken for {printable(titles[row], 60)} (id {items.decode([row])[0]})"
+        found = f'{printable(titles[row], 60)} (id {items.decode([row])[0]})'
+        note = f"{printable(name, 60)!r} is taken for {found}"
         if others: note += f", not for {'; '.join(printable(titles[other], 60) for other in others)}"
         notes.append(note)
     return notes

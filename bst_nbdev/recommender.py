@@ -244,8 +244,7 @@ class Recommender(Predictor):
     ) -> 'Recommender':  # Ready to use
         "Load the recommender of a saved run"
         name = hub_name(folder)
-        if name is None: check_run(folder, hub=True)
-        else: folder = fetch_model(name)
+        folder = check_run(folder, hub=True) if name is None else fetch_model(name)
         return cls(*load_parts(check_files(folder), device), data)
 
     def __repr__(self):

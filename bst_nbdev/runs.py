@@ -79,7 +79,8 @@ def check_output_folder(
     if out is None: check_writable('runs')
     elif os.path.exists(Path(out)/RUN_FILE):
         resume = command_line('bst_train', resume=out)
-        raise BSTError(f"{out} is a run that is not finished: resume it with {resume}, or choose another --out")
+        raise BSTError(f"{out} is a run that is not finished: resume it with {resume}, "
+                       "or choose another --out")
     elif os.path.lexists(out):
         raise BSTError(f"{out} exists already and is not overwritten: "
                        "choose another --out, or remove it first")

@@ -99,8 +99,10 @@ def _callbacks(folder, recipe, data, options, stop):
     about = dict(recipe=settings, data=data)
     tracking = [Tracking(options['track'], folder, about)] if options['track'] else []
     lines = [] if sys.stdout.isatty() and sys.stderr.isatty() or not show_progress(None) else [EpochLines()]
-    return [*tracking, *lines, Checkpoints(folder/'checkpoints', about, options['checkpoint_every'], stop=stop)]
+    checkpoints = Checkpoints(folder/'checkpoints', about, options['checkpoint_every'], stop=stop)
+    return [*tracking, *lines, checkpoints]
 
+# %% ../nbs/10f_train_command.ipynb #7f0a0013
 def run_training(
     recipe: Recipe | UpdateRecipe,  # Settings that decide the result
     options: dict,  # All options of the command
@@ -155,7 +157,8 @@ def start_training(
     "Check what would otherwise fail late, and train in this process as one of its group"
     if options['track']: check_tracker(options['track'])
     check_interval(options['checkpoint_every'])
-    for kind in UserWarning, FutureWarning: warnings.filterwarnings('ignore', category=kind, module='accelerate')
+    for kind in UserWarning, FutureWarning:
+        warnings.filterwarnings('ignore', category=kind, module='accelerate')
     group = processes(choose_device(options['device']))
     if group.is_main_process and not resumed_data: check_output_folder(options['out'])
     if not group.is_main_process: show_progress(False)

@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from torch import nn
 from torch.nn import functional as F
 
-from .core import UNKNOWN, ConfigError, check_at_least, check_choice
+from .core import ConfigError, check_at_least, check_choice
 from .names import OBJECTIVES
 from .embedding import EmbedRating, ItemEmbedding, TimeGapPosition, UserEmbedding
 from .heads import ClickHead, NextItemHead, RatingHead

@@ -46,8 +46,8 @@ def _update(
 _UPDATE = dict(
     choices=dict(track=TRACKER_NAMES),
     groups=dict(data='run', training='all', output='track'),
-    examples=('bst_update runs/films --data data/today --out runs/today         # scored on the newest ratings',
-              'bst_update runs/films --data data/today --out runs/today --all   # for use'))
+    examples=('bst_update runs/films --data data/today --out runs/today        # scored on the newest',
+              'bst_update runs/films --data data/today --out runs/today --all  # for use'))
 
 def bst_update(
     argv: list | None = None,  # Arguments; None for those of the process

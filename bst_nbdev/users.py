@@ -79,6 +79,7 @@ def find_items(
         except BSTError as error: problems[n] = error
     return rows, problems
 
+# %% ../nbs/10_users.ipynb #10a10026
 def check_problems(
     problems: dict[int, BSTError],  # Errors by position
     count: int,  # Number of ratings
