@@ -283,9 +283,11 @@ def _serve(
         address, port = bound_address(listener)
         hosts = (address, *LOCAL_NAMES) if is_loopback(address) else ('*',)
         app = make_app(recommender, hosts, waiting, words)
-        if '*' in hosts: print(f'listening on {address}: reachable from other machines, without authentication')
+        if '*' in hosts:
+            print(f'listening on {address}: reachable from other machines, without authentication')
         if missing: print(f'no questions about known users: {missing}')
-        print(f'{recommender}\n\nlook at http://{address}:{port}/ (requests: /docs; stop with Ctrl-C)', flush=True)
+        print(f'{recommender}\n\nlook at http://{address}:{port}/ (requests: /docs; stop with Ctrl-C)',
+              flush=True)
         run_server(app, listener, lambda: app.state.service.batcher.close(), 4 * waiting)
 
 # %% ../nbs/11_cli.ipynb #ddabbc8b

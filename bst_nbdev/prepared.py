@@ -266,6 +266,7 @@ def find_data(
                     f"of sample, {', '.join(ARCHIVES)}, or give the path of a .zip archive, "
                     "a MovieLens folder or a prepared folder")
 
+# %% ../nbs/01b_prepared.ipynb #01b0f00d
 def load(
     data: str | Path = 'sample',  # "sample", a name such as "ml-1m", or the path of an archive or a folder
     folder: str | Path | None = None,  # Where downloads are kept; see `data_folder`

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ANSWER_NAMES', 'year_range', 'RecommendableItems', 'question_times', 'grow_parts', 'Predictor', 'fetch_model',
-           'load_parts', 'Recommender']
+           'load_parts', 'Recommender', 'write_recommender']
 
 # %% ../nbs/10a_recommender.ipynb #d4a7785a
 import json
@@ -338,23 +338,30 @@ def recommend_many(self: Recommender,
     return pd.DataFrame(columns | {name: answer[listed] for name, answer in flat.items()})
 
 # %% ../nbs/10a_recommender.ipynb #d9424c49
-@patch
-def save_pretrained(self: Recommender,
+def write_recommender(
+    recommender: Recommender,  # What to write
     folder: str | Path,  # Folder to write to; made if it does not exist
 ) -> Path:  # The folder
     "Write everything that a recommender needs except the ratings, each file whole"
     folder = Path(folder)
     def add_files(scratch):
-        save_vocabularies(self.catalogue, scratch)
-        counts = dict(item=self.catalogue.items.ids, ratings=self.items.popularity[1:])
+        save_vocabularies(recommender.catalogue, scratch)
+        counts = dict(item=recommender.catalogue.items.ids, ratings=recommender.items.popularity[1:])
         pd.DataFrame(counts).map(csv_safe).to_csv(scratch/'popularity.csv', index=False)
-        (scratch/'metrics.json').write_text(json.dumps(self.metadata, indent=1, default=str))
-        (scratch/'README.md').write_text(model_card(self.metadata), encoding='utf-8')
+        (scratch/'metrics.json').write_text(json.dumps(recommender.metadata, indent=1, default=str))
+        (scratch/'README.md').write_text(model_card(recommender.metadata), encoding='utf-8')
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        written = save_model(Path(scratch)/'model', self.network, add_files)
+        written = save_model(Path(scratch)/'model', recommender.network, add_files)
         for path in sorted(written.iterdir()): os.replace(path, folder/path.name)
     return folder
+
+@patch
+def save_pretrained(self: Recommender,
+    folder: str | Path,  # Folder to write to; made if it does not exist
+) -> Path:  # The folder
+    "Write everything that a recommender needs except the ratings, each file whole"
+    return write_recommender(self, folder)
 
 @patch
 def push_to_hub(self: Recommender,
@@ -367,5 +374,5 @@ def push_to_hub(self: Recommender,
     api = HfApi(token=token)
     api.create_repo(name, private=private, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        return api.upload_folder(repo_id=name, folder_path=self.save_pretrained(folder),
+        return api.upload_folder(repo_id=name, folder_path=write_recommender(self, folder),
                                  commit_message='Upload a recommender')

@@ -335,9 +335,11 @@ def add_lookups(
     @app.get('/items')
     async def items(query: Annotated[str, Query(max_length=MAX_TEXT)] = '',
                     limit: Annotated[int, Query(ge=1, le=MAX_ITEMS)] = 10) -> dict:
-        "Find items by a part of their title, or guess by spelling; without a query, list the most rated items"
+        "Find items by a part of their title, or guess by spelling; without a query, list the most rated"
         if query.strip(): rows, guessed = await asyncio.to_thread(index.candidates, query, limit)
-        else: rows, guessed = np.argsort(-recommender.items.popularity[1:], kind='stable')[:limit] + 1, False
+        else:
+            most = np.argsort(-recommender.items.popularity[1:], kind='stable')[:limit]
+            rows, guessed = most + 1, False
         return dict(items=records(index.table(rows), catalogue.items), guessed=guessed)
     return app
 

@@ -77,7 +77,7 @@ def parameter_groups(
     model: nn.Module,  # Its trainable parameters are grouped
     config: TrainingConfig,  # Optimizer and weight decays
 ) -> list[dict]:  # `params` and `weight_decay` of each group that is not empty
-    "Group the trainable parameters by weight decay: all others first, then large embedding tables, then large tables of biases"
+    "Group the trainable parameters by weight decay: large embedding tables last, of these the biases"
     large = [m for m in model.modules() if isinstance(m, nn.Embedding) and m.num_embeddings >= LARGE_TABLE]
     group = {id(table.weight): 2 if table.embedding_dim == 1 else 1 for table in large}
     decays = [0.] * 3

@@ -121,13 +121,14 @@ def check_two_stream_config(
         raise ConfigError("with visibility 'bidirectional' a question stands between ratings, so its moment "
                           "is known: set moment_dropout to 0")
     if config.visibility != 'causal' and config.cold_start:
-        raise ConfigError("with visibility 'bidirectional' no question comes before all ratings: set cold_start to 0")
+        raise ConfigError("with visibility 'bidirectional' no question comes before all ratings: "
+                          'set cold_start to 0')
     check_scale(config.rating_values, config.threshold)
     for name in 'recency', 'next_weight':
         value = getattr(config, name)
         if not math.isfinite(value): raise ConfigError(f"{name} must be a finite number, got {value}")
-    check_rates(config, 'dropout', 'embedding_dropout', 'history_dropout', 'start_dropout')
-    check_rates(config, 'profile_dropout', 'moment_dropout', 'user_id_dropout', 'item_id_dropout', 'cold_start')
+    check_rates(config, 'dropout', 'embedding_dropout', 'history_dropout', 'start_dropout', 'cold_start')
+    check_rates(config, 'profile_dropout', 'moment_dropout', 'user_id_dropout', 'item_id_dropout')
 
 # %% ../nbs/06a_two_stream.ipynb #2bdf6765
 @dataclass
@@ -235,7 +236,8 @@ def questions(self: TwoStreamTransformer,
     history = memory.position, memory.time, memory.padding_mask
     begin = begin_of(memory.restarts, target_position)
     biases = self.relative_bias.target_bias(*history, target_time, target_position, moment_known, begin)
-    sees = visible(memory.position, memory.padding_mask, target_position, self.config.visibility, begin)       # (B, T, S)
+    ratings = memory.position, memory.padding_mask
+    sees = visible(*ratings, target_position, self.config.visibility, begin)                           # (B, T, S)
     known = sees.any(-1) if moment_known is None else sees.any(-1) & moment_known
     pause = (target_time - last_seen(sees, memory.time)).clamp(min=0)
     return Questions(biases, torch.where(known, pause, -1))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['split_ratings', 'latest_ratings', 'rating_times', 'find_items', 'check_problems', 'make_history', 'profile_row',
-           'profile_rows', 'UserError', 'KnownUsers', 'read_again_on_hangup']
+           'profile_rows', 'UserError', 'warn_of_unknown_items', 'KnownUsers', 'read_again_on_hangup']
 
 # %% ../nbs/10_users.ipynb #10b00005
 import signal
@@ -145,6 +145,17 @@ class UserError(BSTError, KeyError):
     "Unknown user"
     def __str__(self): return self.args[0]  # a KeyError would quote it
 
+# %% ../nbs/10_users.ipynb #3be78380
+def warn_of_unknown_items(
+    data: Interactions,  # Data of known users
+    rows: np.ndarray,  # The row that each of their items has in the catalogue (int, [M]); 0 where it has none
+) -> None:
+    "Log a warning that names how many items the model does not know, if there are any"
+    unknown = np.flatnonzero(rows[1:] == UNKNOWN)
+    if len(unknown):
+        logger.warning(f"{data.name} has {len(unknown):,} items that the model does not know, such as "
+                       f"{data.items.ids[unknown[0]]}: histories leave them out until they are added")
+
 # %% ../nbs/10_users.ipynb #3be78379
 class KnownUsers:
     "Histories of the users in the data"
@@ -184,10 +195,7 @@ class KnownUsers:
             check_same_world(data, self.catalogue)
         except BSTError as error: raise DataError(f"{error}; {remedy}") from error
         rows = row_map(data.items, self.catalogue.items)
-        unknown = np.flatnonzero(rows[1:] == UNKNOWN)
-        if len(unknown):
-            logger.warning(f"{data.name} has {len(unknown):,} items that the model does not know, such as "
-                           f"{data.items.ids[unknown[0]]}: histories leave them out until they are added")
+        warn_of_unknown_items(data, rows)
         self.found, self.missing = (data, rows), None
         return self.found
 
