@@ -201,7 +201,11 @@ def _items(
     from bst_nbdev.output import print_items
     from bst_nbdev.titles import id_row
     index = load_recommender(run, device='cpu', items=items).index
-    rows = [id_row(index.catalogue.items, query), *index.candidates(query, k)]
+    fitting, guessed = index.candidates(query, k)
+    by_id = id_row(index.catalogue.items, query)
+    if guessed and not by_id and len(fitting):
+        print(f'no item is called {query!r}; these are spelled alike:', file=sys.stderr)
+    rows = [by_id, *fitting]
     found = index.table([row for row in dict.fromkeys(rows) if row][:k])
     print_items(found, f'no item is called {query!r}: give a part of its title', form=format)
 

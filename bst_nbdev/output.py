@@ -118,7 +118,7 @@ def title_notes(
         row = index.row(name)
         titles, items = index.catalogue.titles, index.catalogue.items
         if str(name) == titles[row] or id_row(items, name) == row: continue
-        others = [other for other in index.candidates(str(name), 4) if other != row][:3]
+        others = [other for other in index.candidates(str(name), 4)[0] if other != row][:3]
         found = f'{printable(titles[row], 60)} (id {items.decode([row])[0]})'
         note = f"{printable(name, 60)!r} is taken for {found}"
         if others: note += f", not for {'; '.join(printable(titles[other], 60) for other in others)}"
