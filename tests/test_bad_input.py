@@ -705,8 +705,11 @@ def test_a_model_with_one_answer_has_one_order(made, preset, order):
     other = 'next' if order == 'rating' else 'rating'
     refused('bst_recommend', *quietly, '--by', other, says=f"unknown --by '{other}': choose one of {order}")
 
-@pytest.mark.parametrize('folder', ['nowhere', 'there', 'there/users.dat', 'n' * 300], ids=lambda folder: folder[:20])
-def test_not_a_run(run, folder): refused('bst_evaluate', folder, says=['config.json', 'give the folder that a run has written'])
+@table('folder, says', [('missing', 'nowhere', 'nowhere does not exist'),
+                        ('of data', 'there', ['config.json', 'give the folder that a run has written']),
+                        ('a file', 'there/users.dat', 'is a file'),
+                        ('a name too long for the disk', 'n' * 300, 'does not exist')])
+def test_not_a_run(run, folder, says): refused('bst_evaluate', folder, says=says)
 
 
 @table('record, says', [('damaged', '{}', ['run.json is damaged', 'start a new run']),

@@ -34,7 +34,7 @@ def bench(monkeypatch):
     torch.set_num_threads(threads)
 
 @pytest.fixture
-def setting(bench): return bench.Setting(bench.sample_folder(), repeat=1, windows=256, threads=1)
+def setting(bench): return bench.Setting(bench.find_data(), repeat=1, windows=256, threads=1)
 
 SMALL = ['--data', 'sample', '--quick', '--windows', '256', '--threads', '1']
 
@@ -83,7 +83,7 @@ def test_refuses_data_that_cannot_be_measured(bench, tmp_path):
     def refuses(part, *arguments):
         with pytest.raises(SystemExit, match=f'error: .*{part}'): bench.main(['--quick', *map(str, arguments)])
     for name in 'ratings.csv', 'movies.csv': (tmp_path/name).touch()
-    refuses('nowhere does not exist', '--data', tmp_path/'nowhere')
+    refuses('unknown data set .*nowhere', '--data', tmp_path/'nowhere')
     refuses('has the layout of csv, but the naive route reads that of ml-1m only', '--data', tmp_path)
     refuses('cannot write to', '--data', 'sample', '--out', tmp_path/'ratings.csv'/'a.csv')
 

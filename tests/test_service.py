@@ -307,7 +307,7 @@ def test_addresses_that_are_refused(host, port, error, message):
     with pytest.raises(error, match=message): listen(host, port)
 
 def test_serve_refuses(folder, tmp_path):
-    refuses(bst_serve, [], 'no model given: use --model')
+    refuses(bst_serve, [], 'give one run: bst_serve runs/…')
     refuses(bst_serve, ['--model', tmp_path/'none', '--port', 0], 'does not exist: give the folder of a run')
     refuses(bst_serve, ['--model', folder, '--port', 99999], 'port must be 1 to 65535')
     refuses(bst_serve, ['--model', folder, '--port', 0, '--threads', 0], 'threads')
