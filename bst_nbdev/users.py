@@ -156,9 +156,10 @@ def warn_of_unknown_items(
         logger.warning(f"{data.name} has {len(unknown):,} items that the model does not know, such as "
                        f"{data.items.ids[unknown[0]]}: histories leave them out until they are added")
 
-# %% ../nbs/10_users.ipynb #3be78379
+# %% ../nbs/10_users.ipynb #3be78381
 READING = threading.Lock()  # one thread at a time reads the data of known users
 
+# %% ../nbs/10_users.ipynb #3be78379
 class KnownUsers:
     "Histories of the users in the data"
     def __init__(self,
