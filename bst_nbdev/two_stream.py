@@ -47,7 +47,7 @@ class TwoStreamConfig(ModelConfig):
     start_dropout: float = .3  # Probability with which the beginning of a user's history is cut into short ones while training
     profile_dropout: float = .2  # Probability with which a whole profile is hidden while training, and each of its features
     moment_dropout: float = .5  # Probability with which the moment of a question is hidden while training; 0: always known
-    horizon: int = 20  # Where the moment is hidden while training, a question is asked up to so many ratings early; 1: never
+    horizon: int = 20  # While training, a question without its moment is asked early, by fewer ratings than this; 1: never
     user_id_dropout: float = 0.  # Probability with which a user's id is hidden while training
     item_id_dropout: float = .02  # Probability with which an item is new to a training batch: only its id is hidden
     objective: str = 'rating+next'  # One of `OBJECTIVES`: the answers that are learnt
