@@ -85,7 +85,7 @@ def same_sizes(data, windows, hidden, batch_norm, batch_size):
     seed_everything(0)
     model = build_model(data, 'single-sequence', sequence_length=windows.sequence_length, item_width=SIZES['width'], user_width=SIZES['user_width'],
                        feature_width=SIZES['feature_width'], blocks=SIZES['layers'], heads=SIZES['heads'], mlp=tuple(SIZES['mlp']), hidden=hidden,
-                       dropout=SIZES['dropout'], genres='none', years=False, position='learned', rating='none', activation='leaky_relu', norm='post',
+                       dropout=SIZES['dropout'], item_join='none', item_numbers=False, position='learned', rating='none', activation='leaky_relu', norm='post',
                        biases=False, batch_norm=batch_norm, id_dropout=0., objective='click')
     return Ours(model, model.config.compute_loss, Batches(windows, batch_size, shuffle=True), Batches(windows, batch_size), len(windows), batch_size)
 

@@ -21,7 +21,7 @@ from .vocabulary import RatingScale
 from .data import Interactions
 from .splits import Split
 from .packing import History
-from .embedding import ItemEmbedding, year_periods
+from .embedding import ItemEmbedding
 
 # %% ../nbs/05a_model.ipynb #05a00045
 def usual_threshold(
@@ -37,16 +37,16 @@ def data_sizes(
     **settings,  # Settings to use instead, and any others
 ) -> dict:  # Settings of a `ModelConfig` by name, `settings` among them
     "Read the settings that the data decide: sizes of tables, rating scale, features, threshold"
-    features = {name: len(feature.values) for name, feature in interactions.user_features.items()}
-    periods = year_periods(np.array(interactions.year))[1]
+    features = {name: feature.size for name, feature in interactions.user_features.items()}
     sizes = dict(
         users=len(interactions.users),
         items=len(interactions.items),
         rating_values=interactions.scale.values,
         features=tuple(features),
         feature_rows=tuple(features.values()),
-        num_genres=len(interactions.genre_names),
-        num_periods=periods if periods > 1 else 0) | settings
+        item_features=tuple(interactions.item_features),
+        item_kinds=tuple(feature.kind for feature in interactions.item_features.values()),
+        item_sizes=tuple(feature.size for feature in interactions.item_features.values())) | settings
     return dict(threshold=usual_threshold(sizes['rating_values'])) | sizes
 
 # %% ../nbs/05a_model.ipynb #05a00042
@@ -85,8 +85,9 @@ class ModelConfig(Answers, JSONConfig):
     rating_values: tuple[float, ...] = (1., 2., 3., 4., 5.)  # The rating scale, ascending
     features: tuple[str, ...] = ()  # Names of the profile's features
     feature_rows: tuple[int, ...] = ()  # Rows of their tables
-    num_genres: int = 0  # Genre flags of an item; 0 leaves genres out
-    num_periods: int = 0  # Rows of the table of release periods; 0 leaves the year out
+    item_features: tuple[str, ...] = ()  # Names of the features of items that the model reads
+    item_kinds: tuple[str, ...] = ()  # Their kinds
+    item_sizes: tuple[int, ...] = ()  # Their sizes: rows of a table, or number of values where there may be several
     objective: str = 'rating'  # One of `OBJECTIVES`: the answers that are learnt, joined by +
     threshold: float = 4.  # A rating of at least this is a click, and an item that is liked
 
@@ -216,11 +217,10 @@ class SequenceModel(nn.Module):
         return self.item.id.known.cpu().numpy().copy()
 
     def set_catalogue(self,
-        genres,  # Flags (M, G)
-        year,  # Release years (M), 0 where unknown
+        catalogue: Interactions,  # With the features of all items
     ) -> 'SequenceModel':  # Itself
         "Fill the fixed tables of the items"
-        self.item.set_catalogue(genres, year)
+        self.item.set_catalogue([catalogue.item_features[name] for name in self.config.item_features])
         return self
 
     def id_tables(self) -> tuple[list, list]:  # Tables (`IdEmbedding`) of users, tables of items; None is allowed
@@ -283,7 +283,7 @@ def count_parameters(
     rows = []
     for name, value in model.state_dict().items():
         if not value.is_floating_point(): continue
-        is_table = name in tables or name.endswith('item.flags')
+        is_table = name in tables or name.endswith('.flags')
         size = value.numel()
         if is_table and not unknown_rows: size -= value.shape[1]
         rows.append((*model.name_part(name), size, size if name in learnt else 0))

@@ -417,7 +417,8 @@ def read_side_tables(
         return f"{file}, line {number}"
     source = dict(path=str(path), format=layout.name)
     name = files.path.stem if files.zipped else files.path.resolve().name
-    return files, layout, Tables(None, users, items, layout.rating_values, where, name, source)
+    kinds = {} if users is None else dict.fromkeys(users.columns[1:], 'categorical')
+    return files, layout, Tables(None, users, items, layout.rating_values, where, name, source, kinds)
 
 def read_movielens(
     path: str | Path,  # A MovieLens folder or .zip archive; the names of its files tell which layout it has

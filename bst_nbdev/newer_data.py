@@ -50,7 +50,7 @@ def _moved(data, users, items, offsets):
 def align(
     data: Interactions,  # Ratings whose users and items are all in the catalogue
     catalogue: Interactions,  # Vocabularies and descriptions, with or without ratings
-) -> Interactions:  # The ratings, in the catalogue's rows, with its vocabularies, features, genres, years and titles
+) -> Interactions:  # The ratings, in the catalogue's rows, with its vocabularies, features and titles
     "Give the users and items of data the rows that they have in a catalogue"
     users, items = row_map(data.users, catalogue.users), row_map(data.items, catalogue.items)
     for name, ids, rows in ('user', data.users, users), ('item', data.items, items):
@@ -94,7 +94,8 @@ def check_same_world(
             words = dict(int='whole numbers', str='text')
             raise DataError(f"the ids of the {name} in {data.name} are {words[found]}, and those that the "
                             f"model knows are {words[known]}: give ids of the same kind")
-    found, known = (', '.join(x.user_features) or 'none' for x in (data, catalogue))
+    found, known = (', '.join(f'{name} ({x.kind})' for name, x in one.user_features.items()) or 'none'
+                    for one in (data, catalogue))
     if found != known:
         raise DataError(f"the columns of the users in {data.name} are {found}, and the model knows {known}: "
                         "give the same columns")

@@ -199,5 +199,5 @@ def prepare_out_of_core(
         arrays = {name: np.load(scratch/f'{name}.npy', mmap_mode='r', allow_pickle=False) for name in TYPES}
         data = build_interactions(tables, users, items, tables.rating_values, arrays | dict(offsets=offsets),
                                   digests)
-        write_prepared(data, scratch, ('offsets', 'genres', 'year'))
+        write_prepared(data, scratch, ('offsets',))
     return Path(folder)

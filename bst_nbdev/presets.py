@@ -79,7 +79,7 @@ PRESETS['paper'] = Preset(
                'embedded, since our behaviours are ratings. No cross features. A head has width D / H '
                '(the paper\'s projections are D by D). The MLP reads the outputs of all positions '
                '(section 2.3 names the target\'s).',
-    model=dict(sequence_length=20, item_width=32, user_width=32, feature_width=32, genres='mean',
+    model=dict(sequence_length=20, item_width=32, user_width=32, feature_width=32, item_join='mean',
                position='time-gap', position_join='concat', rating='embed', blocks=1, heads=8, hidden=256,
                mlp=(1024, 512, 256), dropout=.2, objective='click'),
     training=dict(epochs=1, batch_size=256, optimizer='adagrad', learning_rate=.01))
@@ -92,7 +92,7 @@ PRESETS['keras'] = Preset(
                'switches, and ships with them off). The target has a position too. LeakyReLU has a slope '
                'of 0.01 (Keras: 0.3). Ratings are divided by the top of the scale before they multiply. '
                'Row 0 of each table is for the unknown. The output starts at the mean.',
-    model=dict(sequence_length=4, item_width='sqrt', user_width='sqrt', feature_width='sqrt', genres='dense',
+    model=dict(sequence_length=4, item_width='sqrt', user_width='sqrt', feature_width='sqrt', item_join='dense',
                position='learned', rating='multiply', blocks=1, heads=3, head_width='item', hidden=0,
                mlp=(256, 128), batch_norm=True, dropout=.1, loss='mse'),
     training=dict(epochs=5, batch_size=265, optimizer='adagrad', learning_rate=.01))
@@ -117,8 +117,8 @@ PRESETS['single-sequence'] = Preset(
     source='this project: the paper\'s structure, small and quick, with the settings that paid on '
            'validation',
     departures='Not a published model.',
-    model=dict(sequence_length=16, item_width=32, user_width=32, feature_width=8, genres='mean', years=True,
-               position='time-gap', rating='embed', blocks=1, heads=4, hidden=64, activation='gelu',
+    model=dict(sequence_length=16, item_width=32, user_width=32, feature_width=8, item_join='mean',
+               item_numbers=True, position='time-gap', rating='embed', blocks=1, heads=4, hidden=64, activation='gelu',
                norm='pre', pooling='target', biases=True, mlp=(64,), dropout=.1, id_dropout=.01, loss='mse'),
     training=dict(epochs=8, batch_size=128, optimizer='adamw', learning_rate=.003, schedule='one-cycle',
                   weight_decay=.05))
@@ -132,7 +132,7 @@ def check_settings(
     "Raise a `ConfigError` for settings that a preset does not implement"
     name = resolve_preset(preset)
     config = PRESETS[name].config
-    unknown = sorted(set(settings) - {f.name for f in fields(config)} - {'feature_width', 'years'})
+    unknown = sorted(set(settings) - {f.name for f in fields(config)} - {'feature_width', 'item_numbers'})
     if unknown:
         others = [other for other, p in PRESETS.items() if p.config is not config]
         if set(unknown) <= {f.name for f in fields(PRESETS[others[0]].config)}:
@@ -164,7 +164,7 @@ def build_model(
 ) -> SequenceModel:  # With fresh weights and its catalogue set
     "Build a model for given data by the name of a preset"
     model = build_config(interactions, preset, **settings).build()
-    return model.set_catalogue(interactions.genres, interactions.year)
+    return model.set_catalogue(interactions)
 
 # %% ../nbs/06b_presets.ipynb #e83bf225
 FAMILIES = {config.kind: config for config in (TwoStreamConfig, BSTConfig)}

@@ -149,7 +149,7 @@ class Predictor:
         items,  # One title or id, or a list of them
         profile: dict | None = None,  # Profile of a new user
         at=None,  # Time of the question, in a form that `parse_time` reads; None: unknown
-    ) -> pd.DataFrame:  # One row per item: item, title, year, genres, and the answers of `interpret_scores`
+    ) -> pd.DataFrame:  # One row per item: item, title, its features, and the answers of `interpret_scores`
         "Predict all answers for items"
         at = parse_time(at, 'at')
         if isinstance(items, (str, int, np.integer)): items = [items]
@@ -168,7 +168,7 @@ class Predictor:
         by: str | None = None,  # The answer to explain: one of `ranked_by_choices`; None for the first
         at=None,  # Time of the question, in a form that `parse_time` reads; None: unknown
         profile: dict | None = None,  # Profile of a new user
-    ) -> pd.DataFrame:  # item, title, year, genres, rating, effect, attention, largest effect first; `attrs`: the answers
+    ) -> pd.DataFrame:  # item, title, features, rating, effect, attention, largest effect first; `attrs`: the answers
         "Explain an answer by the ratings that moved it most"
         check_at_least('k', k)
         at, row = parse_time(at, 'at'), self.index.row(item)
@@ -182,7 +182,7 @@ class Predictor:
         return table
 
     def add_items(self,
-        items: pd.DataFrame,  # One line per item: item, and of title, genres ("a|b" or a list) and year what the catalogue has
+        items: pd.DataFrame,  # One line per item: item, title and features, as the catalogue has them
         columns: dict[str, str] | None = None,  # Our names to yours, such as {'item': 'isbn'}
     ) -> Self:  # With the new items; this one stays as it is
         "Add items that came after training"

@@ -26,6 +26,7 @@ from filelock import FileLock, Timeout
 from .core import (UNKNOWN, BSTError, CheckpointError, DataError, TakenError, atomic_path,
                             check_writable, csv_safe, library_versions, source_commit, undo_csv_safe)
 from .names import command_line
+from .features import SeveralValues
 from .data import Interactions
 from .prepared import load, load_vocabularies, save_vocabularies
 from .splits import Split
@@ -164,17 +165,20 @@ def load_model(
 # %% ../nbs/09a_runs.ipynb #90ea86aa
 def _described(data, users, items):
     "Describe users and items, in the order of these ids: texts and flags by name"
-    users, items = data.users.encode(users), data.items.encode(items)
-    found = {name: feature.values.decode(feature.rows[users]).astype(str)
-             for name, feature in data.user_features.items()}
-    genres = {f'genre {name}': data.genres[items, n] for n, name in enumerate(data.genre_names)}
-    return dict(found, **genres, year=data.year[items])
+    found = {}
+    for what, rows, features in (('user', data.users.encode(users), data.user_features),
+                                 ('item', data.items.encode(items), data.item_features)):
+        for name, feature in features.items():
+            if isinstance(feature, SeveralValues):
+                found |= {f'{what} {name} {value}': feature.flags[rows, n] for n, value in enumerate(feature.names)}
+            else: found[f'{what} {name}'] = np.append('', feature.cells()).astype(object)[rows]
+    return found
 
 def same_catalogue(
     data: Interactions,  # With or without ratings
     known: Interactions,  # The vocabularies of a model
 ) -> bool:  # True if data say of the same users and items, in any rows, all that the model knows
-    "Check whether users and items are the same, with their features, years and the genres that are known"
+    "Check whether users and items are the same, with their features as far as they are known"
     def same(x, y): return len(x) == len(y) and not (x.encode(y.ids) == UNKNOWN).any()
     if not same(data.users, known.users) or not same(data.items, known.items): return False
     found, wanted = (_described(one, known.users.ids, known.items.ids) for one in (data, known))
@@ -250,7 +254,7 @@ rating (`by='rating'`); a model with one answer ranks by that.
 
 The model has learned from the users of these data, so its predictions need not hold for other groups of
 users. It prefers what was popular at that time. Items without training ratings are recommended only if
-`add_items` has added them, by their genres and year. The ratings are not part of this folder; their licence
+`add_items` has added them, by their features. The ratings are not part of this folder; their licence
 decides what the model may be used for.
 '''
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NUMBERS', 'strip_accents', 'move_articles', 'split_words', 'cut_year', 'title_words', 'query_words', 'Match',
            'title_forms', 'same_words_rank', 'letter_counts', 'Speller', 'TitleSearch', 'ItemError', 'id_row',
-           'item_error', 'join_genres', 'TitleIndex']
+           'item_error', 'shown_features', 'TitleIndex']
 
 # %% ../nbs/10_titles.ipynb #8245e9d0
 import difflib
@@ -20,6 +20,7 @@ import pandas as pd
 
 from .core import UNKNOWN, BSTError
 from .vocabulary import Vocabulary
+from .features import Numbers
 from .data import Interactions
 from .movielens import title_year
 
@@ -227,19 +228,25 @@ def item_error(
     return ItemError(f"{wanted!r} may be {count} items: {names}: give the id or the whole title")
 
 # %% ../nbs/10_titles.ipynb #10000002
-def join_genres(
-    flags: np.ndarray,  # 1 where an item is of a genre (M, G)
-    names: tuple[str, ...],  # Names of the G genres
-) -> np.ndarray:  # Names of each item's genres, joined by | (object, [M])
-    "Write the genres of items as text"
-    names = np.array(names, object)
-    return np.array(['|'.join(names[item.astype(bool)]) for item in flags], object)
+def shown_features(
+    catalogue: Interactions,  # With the features of items
+    years: np.ndarray,  # Years of release, 0 if not known (int, [M])
+) -> dict[str, np.ndarray]:  # Columns by name, each [M]: text, or numbers, None where missing
+    "Collect the features of items as they are shown in tables"
+    found = dict(year=years) if years.any() else {}
+    names = [name for name in ('genres', *catalogue.item_features) if name in catalogue.item_features]
+    for name in names:
+        feature = catalogue.item_features[name]
+        if name == 'year': continue
+        numeric = isinstance(feature, Numbers)
+        found[name] = np.where(np.isnan(feature.numbers), None, feature.numbers) if numeric else np.append('', feature.cells())
+    return found
 
 # %% ../nbs/10_titles.ipynb #4395d424
 class TitleIndex:
     "Items of a catalogue by title or id"
     def __init__(self,
-        catalogue: Interactions,  # Source of items, titles, years and genres; ratings are not needed
+        catalogue: Interactions,  # Source of items, titles and features; ratings are not needed
         popularity: np.ndarray | None = None,  # Number of ratings of each item, to sort equal ranks (int, [M])
         new: np.ndarray | None = None,  # Items that came after training (bool, [M]), to be marked if there are any
     ):
@@ -249,13 +256,12 @@ class TitleIndex:
         titles = ['', *(str(title) or str(item) for title, item in zip(catalogue.titles[1:], ids[1:]))]
         self.search = TitleSearch(titles, catalogue.year)
         self.years = self.search.years
-        genres = join_genres(catalogue.genres, catalogue.genre_names)
-        self.shown = dict(item=ids, title=np.array(titles, object), year=self.years, genres=genres)
+        self.shown = dict(item=ids, title=np.array(titles, object)) | shown_features(catalogue, self.years)
         if new is not None and new.any(): self.shown['new'] = new
 
     def columns(self,
         rows: np.ndarray,  # Row numbers of items (int, [n])
-    ) -> dict[str, np.ndarray]:  # item (the id in the data), title, year (0 if unknown), genres, and new if any is, each [n]
+    ) -> dict[str, np.ndarray]:  # item (the id in the data), title, `shown_features`, and new if any is, each [n]
         "Look up what is shown of items"
         rows = np.asarray(rows, int)
         return {name: column[rows] for name, column in self.shown.items()}
@@ -289,7 +295,7 @@ class TitleIndex:
     def find(self,
         query: str,  # A title, or a part of one
         limit: int = 10,  # Maximum number of items
-    ) -> pd.DataFrame:  # item, title, year, genres
+    ) -> pd.DataFrame:  # item, title, and what else is shown of items
         "Make a table of the items that a query may mean, best first"
         return self.table(self.candidates(query, limit)[0])
 

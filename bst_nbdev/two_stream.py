@@ -149,8 +149,7 @@ class TwoStreamTransformer(nn.Module):
     ):
         super().__init__()
         c = self.config = config
-        genres = 'mean' if c.num_genres else 'none'
-        self.item = ItemEmbedding(c.items, c.width, c.num_genres, c.num_periods, genres)
+        self.item = ItemEmbedding(c.items, c.width, c.item_kinds, c.item_sizes)
         widths = (c.width,) * len(c.feature_rows)
         users = c.users if c.user_table else 0
         self.user = UserEmbedding(users, c.width, c.feature_rows, widths, id_dropout=c.user_id_dropout)
@@ -418,6 +417,7 @@ def init_from_training(self: TwoStreamBST,
 ) -> TwoStreamBST:  # Itself
     "Mark ids that training never shows as unknown, and start from the training part's distribution"
     for tables, known in zip(self.id_tables(), (known_users, known_items)): mark_known(tables, known)
+    self.item.mark_shown(torch.as_tensor(known_items))
     for head in self.heads.values(): head.init_output(self.config, labels)
     return self
 

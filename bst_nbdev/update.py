@@ -24,7 +24,7 @@ from .prepared import load, load_vocabularies
 from .splits import Split, seen_rows
 from .newer_data import align, check_old_ratings, check_same_world, row_map
 from .model import SequenceModel
-from .vocabulary import Feature
+from .features import Feature, Numbers
 from .growth import grow_catalogue, grow_model, grow_vocabulary
 from .saving import check_files
 from .update_recipe import UpdateRecipe
@@ -77,15 +77,17 @@ def grow_profiles(
     catalogue: Interactions,  # What is known
     data: Interactions,  # Newer data with the same features
     users,  # Vocabulary of all users, old and new
-) -> dict[str, Feature]:  # For all users; known values keep their rows
+) -> dict[str, Feature | Numbers]:  # For all users; known values keep their rows
     "Append new values to the features of the profiles, and read all profiles that newer data have"
     found, rows = {}, row_map(data.users, users)
     for name, feature in catalogue.user_features.items():
-        values = grow_vocabulary(feature.values, data.user_features[name].values.ids, name)
-        of_users = np.zeros(len(users), np.int32)
-        of_users[:len(feature.rows)] = feature.rows
-        of_users[rows] = row_map(data.user_features[name].values, values)[data.user_features[name].rows]
-        found[name] = Feature(of_users, values)
+        newer = data.user_features[name]
+        cells = np.full(len(users), '', object)
+        cells[1:len(feature.rows)] = feature.cells()
+        cells[rows[1:]] = newer.cells()
+        if isinstance(feature, Feature) and isinstance(newer, Feature):
+            feature = replace(feature, values=grow_vocabulary(feature.values, newer.values.ids, name))
+        found[name] = feature.encode(cells[1:])
     return found
 
 def grow_vocabularies(
@@ -93,8 +95,8 @@ def grow_vocabularies(
     data: Interactions,  # Newer data
 ) -> Interactions:  # The known rows, and behind them those that came since; no ratings
     "Append users, items and values of profiles that came since"
-    genres = ['|'.join(np.array(data.genre_names, object)[row > 0]) for row in data.genres[1:]]
-    items = pd.DataFrame(dict(item=data.items.ids, title=data.titles[1:], year=data.year[1:], genres=genres))
+    features = {name: feature.cells() for name, feature in data.item_features.items()}
+    items = pd.DataFrame(dict(item=data.items.ids, title=data.titles[1:]) | features)
     users = grow_vocabulary(catalogue.users, data.users.ids, 'users')
     return replace(grow_catalogue(catalogue, items), users=users, name=data.name,
                    user_features=grow_profiles(catalogue, data, users))
@@ -127,6 +129,7 @@ def mark_shown(
             weight = table.table.weight
             with torch.no_grad(): weight[rows & ~table.known] = weight[UNKNOWN].clone()
             table.known |= rows
+    model.item.mark_shown(torch.as_tensor(shown[1]), first=False)
     return model
 
 # %% ../nbs/09b_update.ipynb #09b10025

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from .core import UNKNOWN, BSTError, ConfigError, DataError, logger, printable
-from .vocabulary import Feature
+from .features import Feature, Numbers
 from .data import TIME_RULES, Interactions, check_rows, parse_times
 from .prepared import load
 from .packing import ASSUMED_GAP, History
@@ -118,20 +118,21 @@ def make_history(
 # %% ../nbs/10_users.ipynb #10a0f001
 def profile_row(
     name: str,  # Name of the feature
-    feature: Feature,  # One of the data's `user_features`
+    feature: Feature | Numbers,  # One of the data's `user_features`
     value,  # Value in the profile; None if it is not given
 ) -> int:  # Its row; 0 if it is not given
     "Find the row of a profile's value"
     if value is None: return UNKNOWN
-    row = int(feature.values.encode(np.array([value]))[0])
+    row = int(feature.encode([value]).rows[1])
     if row != UNKNOWN: return row
+    if isinstance(feature, Numbers): raise ConfigError(f"{name} {value!r} in the profile is not a number: give one")
     known = list(map(str, feature.values.ids[:20]))
     if len(feature.values.ids) > 20: known.append('…')
     raise ConfigError(f"unknown {name} {value!r} in the profile: the model knows {', '.join(known)}")
 
 def profile_rows(
     profile: dict | None,  # Values by the name of their feature, such as {'sex': 'F'}
-    features: dict[str, Feature],  # The data's `user_features`
+    features: dict[str, Feature | Numbers],  # The data's `user_features`
 ) -> tuple[int, ...]:  # Row of each feature
     "Find the rows of a profile"
     profile = profile or {}
@@ -207,7 +208,8 @@ class KnownUsers:
     ) -> list[tuple[int, ...]]:  # Of each user the model's rows of the profile
         "Look up profiles; values that the model does not know count as missing"
         features = self.interactions.user_features
-        found = [row_map(features[name].values, known.values)[features[name].rows[rows]].tolist()
+        wanted = np.append(UNKNOWN, rows)
+        found = [known.encode(features[name].take(wanted).cells()).rows[1:].tolist()
                  for name, known in self.catalogue.user_features.items()]
         return list(zip(*found)) if found else [()] * len(rows)
 

@@ -76,7 +76,7 @@ RATING = {
     'history of 32': (dict(min_history=32), {}),
     'history of 256': (dict(min_history=256), {}),
     'chunks of 256, history of 64': (dict(chunk=256, min_history=64), {}),
-    'no genres, no years': (dict(num_genres=0, num_periods=0), {}),
+    'no genres, no years': (dict(item_features=(), item_kinds=(), item_sizes=()), {}),
     'no weight decay of large tables': ({}, dict(embedding_decay=None)),
     'weight decay 3 of large tables': ({}, dict(embedding_decay=3.)),
     'no averaged weights': ({}, dict(averaging=0.)),

@@ -753,7 +753,7 @@ FOLDERS = [  # file of a folder of vocabularies, how it is spoilt, and what is s
     ('an id twice', 'users.csv', lambda t: t.replace('\n1,', '\n2,'), 'the ids are not distinct'),
     ('a row too few', 'users.csv', lambda t: t[:t.rindex('\n', 0, -1) + 1], 'users.csv has 5 rows instead of 6'),
     ('text for a year', 'items.csv', lambda t: t.replace(',1981,', ',old,'), 'items.csv: '),
-    ('a genre too few', 'genres.csv', lambda t: t.replace('"Drama"\n', ''), 'genres.csv lacks Drama')]
+    ('a genre too few', 'vocabularies.json', lambda t: t.replace('"Drama"', '"Opera"'), 'genres holds values that vocabularies.json lacks')]
 
 @table('name, spoil, says', FOLDERS)
 def test_damaged_vocabularies(name, spoil, says):
@@ -817,9 +817,9 @@ FRAMES = [  # arguments of `from_frame`, and parts of the message
     ('no rows', dict(ratings=BOOKS.iloc[:0]), ['ratings is empty']),
     ('a rating twice', dict(ratings=pd.concat([BOOKS, BOOKS.iloc[:1]])), ['ratings, row 4', 'as in ratings, row 1: remove']),
     ('a user twice', dict(users=pd.concat([READERS, READERS])), ['users, row 4: user ann occurs twice', 'keep one']),
-    ('text for a year', dict(items=SHELF.assign(year='old')), ["items, row 1: year must be a number, got 'old'"]),
-    ('year 20000', dict(items=SHELF.assign(year=20000)), ['items, row 1: year 20000 is out of range']),
-    ('a bar in a genre', dict(items=SHELF.assign(genres=[['a|b']] * 3)), ["a genre must not contain '|'", 'rename it']),
+    ('text for a year', dict(items=SHELF.assign(year='old')), ["items, row 1: year holds 'old': give a finite number"]),
+    ('year 20000', dict(items=SHELF.assign(year=20000)), ['items, row 1: year holds 20000: give a year of four digits']),
+    ('a bar in a genre', dict(items=SHELF.assign(genres=[['a|b']] * 3)), ["items, row 1: genres holds 'a|b' in a list: give plain values"]),
     ('a feature called user', dict(users=READERS.rename(columns={'user': 'reader', 'country': 'user'}), columns={'user': 'reader'},
                                    ratings=BOOKS.rename(columns={'user': 'reader'})), ["a feature must not be called 'user'"]),
     ('half a user', dict(ratings=NUMBERS.assign(user=1.5), users=None, items=None), ['row 1: user 1.5 is not a whole number']),
