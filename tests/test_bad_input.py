@@ -752,7 +752,7 @@ FOLDERS = [  # file of a folder of vocabularies, how it is spoilt, and what is s
     ('text for an id', 'users.csv', lambda t: t.replace('\n1,', '\nx,'), 'users.csv: '),
     ('an id twice', 'users.csv', lambda t: t.replace('\n1,', '\n2,'), 'the ids are not distinct'),
     ('a row too few', 'users.csv', lambda t: t[:t.rindex('\n', 0, -1) + 1], 'users.csv has 5 rows instead of 6'),
-    ('text for a year', 'items.csv', lambda t: t.replace(',1981,', ',old,'), 'items.csv: '),
+    ('text for a year', 'items.csv', lambda t: t.replace('"1981"', '"old"'), 'items.csv: '),
     ('a genre too few', 'vocabularies.json', lambda t: t.replace('"Drama"', '"Opera"'), 'genres holds values that vocabularies.json lacks')]
 
 @table('name, spoil, says', FOLDERS)
