@@ -83,7 +83,7 @@ class BSTConfig(ModelConfig):
                 users=None):
         "Cut the data into batches of windows"
         return make_batches(interactions, split, self.sequence_length, batch_size,
-                            evaluation_batch_size or 1024, seed, device, users)
+                            evaluation_batch_size or 1024, seed, device, users, not self.has_ratings)
 
     def compute_loss(self, prediction, label):
         "Compute the loss of a batch: absolute or squared error of ratings, or cross-entropy of clicks"
@@ -91,7 +91,9 @@ class BSTConfig(ModelConfig):
         return {'l1': F.l1_loss, 'mse': F.mse_loss}[self.loss](prediction, label)
 
     def check_training(self, batch_size, processes=1):
-        "Refuse batches from which batch normalisation cannot learn"
+        "Refuse batches from which batch normalisation cannot learn, and drawn items in several processes"
+        if not self.has_ratings and processes > 1:
+            raise ConfigError(f'drawn items need one process, got {processes}: train in one, or use preset next')
         if not self.batch_norm: return
         if processes > 1:
             raise ConfigError(f'batch norm needs the whole batch in one process, got {processes} processes: '
@@ -131,7 +133,7 @@ def check_bst_config(
     for name in 'users', 'items', 'item_width', 'heads': check_at_least(name, getattr(config, name))
     check_at_least('hidden', config.hidden, 0)
     check_rates(config, 'dropout', 'id_dropout')
-    check_scale(config.rating_values, config.threshold)
+    check_scale(config)
     if config.crosses and any(width not in (1, config.item_width) for width in profile_widths(config)):
         raise ConfigError(f"crosses multiply the profile with an item vector of width {config.item_width}: "
                           'give user and features that width')
@@ -270,7 +272,7 @@ def init_from_training(self: BST,
     self.item.mark_shown(torch.as_tensor(known_items))
     start = labels.mean()
     if self.config.objective == 'click':
-        share = (labels >= self.config.threshold).float().mean()
+        share = (labels >= self.config.threshold).float().mean() / (1 if self.config.has_ratings else 2)
         start = torch.logit(share.clamp(.01, .99))
     elif self.config.output == 'sigmoid':
         low, high = self.config.rating_values[0], self.config.rating_values[-1]

@@ -22,6 +22,7 @@ def _train(
     protocol: str = 'temporal',  # How to split the ratings
     sequence_length: int | None = None,  # History plus target; for two-stream models only the windows of random-windows
     step: int = 1,  # Ratings from one window to the next, for random-windows
+    targets: str | None = None,  # Kinds of events that are to be predicted, such as purchase; all of them if not given
     preset: str = 'both',  # Model with its settings
     objective: str | None = None,  # Answers to learn: ratings or clicks, the next item, or two of them; the preset's if not given
     min_history: int | None = None,  # Minimum number of ratings in the history of each target (two-stream models)
@@ -111,7 +112,7 @@ def bst_evaluate(
 def _recommend(
     run: str,  # Folder of a run, or hf:owner/name for a model on the Hub
     user: str | None = None,  # Id of a user in the data; or give --ratings
-    ratings: str | None = None,  # CSV file of a new user's ratings: columns title (or item), rating, optionally timestamp
+    ratings: str | None = None,  # CSV file of a new user: title (or item), rating if the data have any, optionally timestamp
     profile: str | None = None,  # Profile of a new user, such as sex=F,age=25; what is left out is unknown
     data: str | None = None,  # Path of the ratings of known users, also newer ones; their path at training if not given
     predict: str | None = None,  # Instead of a list: the model's answers for this item (title or id)
@@ -119,7 +120,7 @@ def _recommend(
     k: int = 10,  # Number of items
     by: str | None = None,  # Order of the list, and what --why explains: liked, next or rating; None for the model's first
     at: str | None = None,  # Moment of the question, such as "2003-01-31 18:00", or in seconds since 1970; unknown if not given
-    items: str | None = None,  # CSV file of items that came after training: columns item, title, genres, year
+    items: str | None = None,  # CSV file of items that came after training: item, title and the data's features (genres, year)
     genres: str | None = None,  # Only items of one of these genres, separated by commas
     years: str | None = None,  # Only items of one year (1995), or of a range (1990-1999)
     min_ratings: int = 20,  # Only items with at least this many ratings in training, and new ones
@@ -190,7 +191,7 @@ def _items(
     run: str,  # Folder of a run, or hf:owner/name for a model on the Hub
     query: str,  # A title, or a part of one, or an id
     k: int = 10,  # Maximum number of items
-    items: str | None = None,  # CSV file of items that came after training: columns item, title, genres, year
+    items: str | None = None,  # CSV file of items that came after training: item, title and the data's features (genres, year)
     format: str = FORMATS[0],  # How to print the items
 ):
     "Find the items that a title or a part of it may mean, best first"
@@ -256,7 +257,7 @@ def bst_prepare(
 def _serve(
     run: str | None = None,  # Folder of a run, or hf:owner/name for a model on the Hub
     model: str | None = None,  # Another way to give the run
-    items: str | None = None,  # CSV file of items that came after training: columns item, title, genres, year
+    items: str | None = None,  # CSV file of items that came after training: item, title and the data's features (genres, year)
     data: str | None = None,  # Ratings of known users, also newer ones (SIGHUP: read again); those of the training if not given
     device: str = 'auto',  # auto, cpu, cuda, …
     threads: int | None = None,  # Cores for the model; all if not given

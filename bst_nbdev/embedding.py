@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['ITEM_JOINS', 'IdEmbedding', 'ValueEmbedding', 'SeveralEmbedding', 'weights_state', 'ItemEmbedding', 'UserEmbedding',
-           'LearnedPosition', 'log_bucket', 'gap_bucket', 'TimeGapPosition', 'MultiplyRating', 'EmbedRating']
+           'EventEmbedding', 'LearnedPosition', 'log_bucket', 'gap_bucket', 'TimeGapPosition', 'MultiplyRating',
+           'EmbedRating']
 
 # %% ../nbs/03_embedding.ipynb #8a52b5de
 import numpy as np
@@ -232,6 +233,22 @@ class UserEmbedding(nn.Module):
         vectors = [] if self.id is None else [self.id(user)]
         for n, feature in enumerate(self.features): vectors.append(feature(user_features[:, n]))
         return vectors
+
+# %% ../nbs/03_embedding.ipynb #03e00002
+class EventEmbedding(nn.Module):
+    "Sum of the vectors of the features of each event"
+    def __init__(self,
+        sizes: tuple[int, ...],  # Rows of each feature's table, row 0 included
+        width: int,  # D: size of a vector
+    ):
+        super().__init__()
+        self.values = nn.ModuleList(IdEmbedding(size, width) for size in sizes)
+
+    def forward(self,
+        event: torch.Tensor,  # Rows of the features (B, S, E)
+    ) -> torch.Tensor:  # (B, S, D)
+        "Look up the vectors of events"
+        return sum(table(event[..., n]) for n, table in enumerate(self.values))
 
 # %% ../nbs/03_embedding.ipynb #98cee200
 class LearnedPosition(nn.Module):

@@ -6,8 +6,6 @@
 __all__ = ['answers_for', 'occlusion_effects', 'explain_score', 'plot_explanation']
 
 # %% ../nbs/08b_explain.ipynb #d4f35509
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 
@@ -34,8 +32,7 @@ def occlusion_effects(
     ranked_by: str | None = None,  # The prediction: one of `ranked_by_choices`; None for the first
 ) -> np.ndarray:  # (S,): in units of the prediction (stars, or probability)
     "Compute how far each rating of a history moves a prediction"
-    without = [replace(history, item=history.item[keep], rating=history.rating[keep], time=history.time[keep])
-               for keep in ~np.eye(len(history), dtype=bool)]                          # row n leaves out rating n
+    without = [history.select(keep) for keep in ~np.eye(len(history), dtype=bool)]     # row n leaves out rating n
     asked, items = [history, *without], np.array([item])
     answers, column = answers_for(model, ranked_by)
     scores = {answer: model.score_items(asked, items, at, answer=answer)[:, 0] for answer in answers}
@@ -60,13 +57,14 @@ def explain_score(
 
 # %% ../nbs/08b_explain.ipynb #d3314889
 def plot_explanation(
-    table: pd.DataFrame,  # Columns title, rating, effect and attention, as `Recommender.explain` gives them
+    table: pd.DataFrame,  # Columns title, rating (if there are any), effect and attention, as `Recommender.explain` gives them
 ):  # Matplotlib axes: bars of effects, with attention as numbers
     "Draw which ratings moved a prediction, and in which direction"
     rows = table.iloc[::-1]
     import matplotlib.pyplot as plt
     _, ax = plt.subplots(figsize=(7.5, .6 + .32 * max(len(rows), 1)))
-    names = [f'{title[:38]}  ★{rating:g}' for title, rating in zip(rows.title, rows.rating)]
+    given = [f'  ★{rating:g}' for rating in rows.rating] if 'rating' in rows else [''] * len(rows)
+    names = [f'{title[:38]}{stars}' for title, stars in zip(rows.title, given)]
     colors = ['0.25' if effect > 0 else 'white' for effect in rows.effect]
     ax.barh(range(len(rows)), rows.effect, tick_label=names, color=colors, edgecolor='0.25')
     largest = max(np.abs(rows.effect).max() if len(rows) else 0, 1e-6)

@@ -49,6 +49,12 @@ class Feature:
         "Pick or reorder things"
         return Feature(self.rows[rows], self.values)
 
+    def rows_of(self,
+        values: np.ndarray,  # Rows as numbers of any type (m)
+    ) -> np.ndarray:  # int32 (m,)
+        "Read rows that were stored beside numbers"
+        return np.asarray(values).astype(np.int32)
+
     def cells(self) -> np.ndarray:  # (n,) text, empty where missing
         "Write the values as text, from row 1 on"
         return np.where(self.rows == UNKNOWN, '', self.values.decode(self.rows).astype(str))[1:].astype(object)
@@ -142,11 +148,17 @@ class Numbers:
 
     def __repr__(self): return f"Numbers({len(self.edges) + 1} groups)"
 
+    def rows_of(self,
+        values: np.ndarray,  # Numbers, NaN where missing (m)
+    ) -> np.ndarray:  # int32 (m,), from 1 on; 0 where missing
+        "Find the groups of numbers"
+        group = np.searchsorted(self.edges, values, side='right') + 1
+        return np.where(np.isnan(values), UNKNOWN, group).astype(np.int32)
+
     @cached_property
     def rows(self) -> np.ndarray:
-        "Group of each number, from 1 on; 0 where it is missing (int32, [n + 1])"
-        group = np.searchsorted(self.edges, self.numbers, side='right') + 1
-        return np.where(np.isnan(self.numbers), UNKNOWN, group).astype(np.int32)
+        "Group of each number (int32, [n + 1])"
+        return self.rows_of(self.numbers)
 
     @property
     def size(self) -> int:

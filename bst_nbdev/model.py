@@ -46,7 +46,9 @@ def data_sizes(
         feature_rows=tuple(features.values()),
         item_features=tuple(interactions.item_features),
         item_kinds=tuple(feature.kind for feature in interactions.item_features.values()),
-        item_sizes=tuple(feature.size for feature in interactions.item_features.values())) | settings
+        item_sizes=tuple(feature.size for feature in interactions.item_features.values()),
+        event_features=tuple(interactions.event_features),
+        event_sizes=tuple(feature.size for feature in interactions.event_features.values())) | settings
     return dict(threshold=usual_threshold(sizes['rating_values'])) | sizes
 
 # %% ../nbs/05a_model.ipynb #05a00042
@@ -88,6 +90,8 @@ class ModelConfig(Answers, JSONConfig):
     item_features: tuple[str, ...] = ()  # Names of the features of items that the model reads
     item_kinds: tuple[str, ...] = ()  # Their kinds
     item_sizes: tuple[int, ...] = ()  # Their sizes: rows of a table, or number of values where there may be several
+    event_features: tuple[str, ...] = ()  # Names of the features of events, which two-stream models read in histories
+    event_sizes: tuple[int, ...] = ()  # Rows of their tables
     objective: str = 'rating'  # One of `OBJECTIVES`: the answers that are learnt, joined by +
     threshold: float = 4.  # A rating of at least this is a click, and an item that is liked
 
@@ -98,6 +102,11 @@ class ModelConfig(Answers, JSONConfig):
     ) -> 'ModelConfig':  # Complete
         "Make a configuration for given data"
         return cls.from_dict(data_sizes(interactions, **settings))
+
+    @property
+    def has_ratings(self) -> bool:
+        "Whether the data have ratings; events without them all have the one rating 1"
+        return len(self.rating_values) > 1
 
     @property
     def scale(self) -> RatingScale:
@@ -167,16 +176,16 @@ def check_depth(
     if check_at_least(name, value) > maximum: raise ConfigError(f"{name} is {value}: give {maximum} or fewer")
 
 def check_scale(
-    rating_values: tuple[float, ...],  # The rating scale
-    threshold: float,  # A rating of at least this is a click, and an item that is liked
+    config,  # A configuration: rating scale, threshold, objective
 ) -> None:
-    "Refuse a rating scale with fewer than two values, or one that a threshold does not divide"
-    if len(rating_values) < 2:
-        raise ConfigError(f"the rating scale must have two values or more, got {rating_values}: "
-                          'give data in which ratings differ')
-    low, high = rating_values[0], rating_values[-1]
-    if not low < threshold <= high:
-        raise ConfigError(f"threshold must be a rating above {low:g}, {high:g} at most, got {threshold:g}")
+    "Refuse ratings as an answer where there is but one value, and a scale that a threshold does not divide"
+    if not config.has_ratings:
+        if 'rating' not in config.answers: return                            # events without ratings
+        raise ConfigError("these data have no ratings, or all are the same, so how an item is rated cannot be learnt: "
+                          "use objective next (preset both or next), or click (a preset of the published models)")
+    low, high = config.rating_values[0], config.rating_values[-1]
+    if not low < config.threshold <= high:
+        raise ConfigError(f"threshold must be a rating above {low:g}, {high:g} at most, got {config.threshold:g}")
 
 # %% ../nbs/05a_model.ipynb #05a00036
 def check_on_scale(

@@ -87,8 +87,10 @@ def load_history(
 ) -> tuple[History, list]:  # What the model reads, and the items as the file names them (none for a known user)
     "Load the history of a known user, or of the ratings in a file"
     if ratings is None: return recommender.history(user, profile), []
-    table = read_csv_file(ratings, 'ratings', 'title and rating', recommender.catalogue.items.id_type)
-    try: return recommender.history(table, profile), split_ratings(table)[0]
+    catalogue = recommender.catalogue
+    columns = 'title and rating' if catalogue.has_ratings else 'title'
+    table = read_csv_file(ratings, 'ratings', columns, catalogue.items.id_type)
+    try: return recommender.history(table, profile), split_ratings(table, catalogue.has_ratings)[0]
     except BSTError as error: raise type(error)(f"{ratings}: {error}") from error
 
 def load_recommender(
@@ -100,7 +102,7 @@ def load_recommender(
     "Load a recommender, and add the items of a file"
     recommender = Recommender.load(run, data, device)
     if items is None: return recommender
-    columns, ids = 'item, title, genres and year', recommender.catalogue.items.id_type
-    table = read_csv_file(items, 'items', columns, ids)
+    names = 'item', 'title', *recommender.catalogue.item_features
+    table = read_csv_file(items, 'items', ', '.join(names), recommender.catalogue.items.id_type)
     try: return recommender.add_items(table)
     except BSTError as error: raise type(error)(f"{items}: {error}") from error

@@ -163,17 +163,18 @@ def gather_history(
     history_rows: torch.Tensor | None,  # Ratings that may be history, as rows of `tensors`; None if all may
     table: ChunkTable,  # From `ChunkTable.local`
     numbers: torch.Tensor,  # Which chunks (int64, [B])
-) -> dict[str, torch.Tensor]:  # item, rating, time, position and padding_mask (B, S)
+) -> dict[str, torch.Tensor]:  # item, rating, time, position and padding_mask (B, S); event (B, S, E) if there are features
     "Gather the histories of some chunks, padded to the longest"
     count = len(tensors.item) if history_rows is None else len(history_rows)
     index, is_real = table.history(numbers, count)                                 # (B, S)
     rows = index if history_rows is None else history_rows[index]
     position = history_positions(index - table.user_start[numbers, None])
     padding_mask = ~is_real
+    known = {} if not tensors.event.shape[1] else dict(event=tensors.event[rows].masked_fill(padding_mask[..., None], 0))
     return dict(item=tensors.item[rows].masked_fill(padding_mask, 0),
                 rating=tensors.rating[rows].masked_fill(padding_mask, 0),
                 time=tensors.timestamp[rows].masked_fill(padding_mask, 0),
-                position=position.masked_fill(padding_mask, 0), padding_mask=padding_mask)
+                position=position.masked_fill(padding_mask, 0), padding_mask=padding_mask, **known)
 
 # %% ../nbs/02b_packing.ipynb #efc26249
 class Chunks(ShardedExamples):
@@ -357,15 +358,22 @@ class History:
     time: np.ndarray  # Seconds since 1970 (int64, [n])
     user: int = UNKNOWN  # Row of the user; 0 for a new user
     profile: tuple[int, ...] = ()  # Rows of the profile's features; 0 where not known
+    event: np.ndarray | None = None  # Rows of the events' features (int32, [n, E]); None where the data have none
 
     def __len__(self): return len(self.item)
+
+    def select(self,
+        which,  # Positions of ratings (a slice, numbers or a mask)
+    ) -> 'History':  # The same user's
+        "Keep some of the ratings"
+        event = None if self.event is None else self.event[which]
+        return History(self.item[which], self.rating[which], self.time[which], self.user, self.profile, event)
 
     def last(self,
         count: int,  # How many ratings at most
     ) -> 'History':  # The same user's
         "Keep the latest ratings only"
-        start = max(len(self) - count, 0)
-        return History(self.item[start:], self.rating[start:], self.time[start:], self.user, self.profile)
+        return self.select(slice(max(len(self) - count, 0), None))
 
 # %% ../nbs/02b_packing.ipynb #14be8642
 ASSUMED_GAP = 30  # seconds assumed between two ratings without times, and from the last rating to the target
@@ -386,7 +394,7 @@ def stack_arrays(
 ) -> torch.Tensor:  # (B, longest), at least (B, 1)
     "Stack arrays of different lengths, padded with zeros"
     longest = max(max(map(len, arrays)), 1)
-    stacked = np.zeros((len(arrays), longest), arrays[0].dtype)
+    stacked = np.zeros((len(arrays), longest, *arrays[0].shape[1:]), arrays[0].dtype)
     for row, array in zip(stacked, arrays):
         if left: row[longest - len(array):] = array
         else: row[:len(array)] = array
@@ -404,6 +412,8 @@ def collate(
                           "give one time for each history, or one for all")
     columns = ('item', 'rating', 'time')
     stacked = {name: stack_arrays([getattr(h, name) for h in histories], left) for name in columns}      # (B, S)
+    if histories[0].event is not None:
+        stacked['event'] = stack_arrays([h.event for h in histories], left)                              # (B, S, E)
     length = torch.tensor([[len(h)] for h in histories])                                                 # (B, 1)
     index = torch.arange(stacked['item'].shape[1])                                                       # (S,)
     if left: index = index - (len(index) - length)                                                       # (B, S)

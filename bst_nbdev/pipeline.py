@@ -51,6 +51,7 @@ class Recipe:
     protocol: str = 'temporal'  # One of `PROTOCOLS`
     sequence_length: int | None = None  # L: history plus target; two-stream presets use it for `random-windows` only
     step: int = 1  # Distance from window to window (`random-windows` only)
+    targets: str | None = None  # Kinds of events that are targets, separated by commas; None for all events
     epochs: int | None = None  # Maximum number of epochs
     batch_size: int | None = None  # Examples in a training batch
     learning_rate: float | None = None  # Peak of the schedule
@@ -98,7 +99,8 @@ class Recipe:
     ) -> Split:  # Training, validation and test targets
         "Split the ratings by the protocol"
         length = self.sequence_length or getattr(config, 'sequence_length', WINDOW)
-        return make_split(interactions, self.protocol, length, self.step, self.seed)
+        kinds = None if self.targets is None else [kind.strip() for kind in self.targets.split(',')]
+        return make_split(interactions, self.protocol, length, self.step, self.seed, kinds)
 
 # %% ../nbs/09_pipeline.ipynb #fe8a2a1c
 def read_recipe(
@@ -118,7 +120,7 @@ def check_trainable(
     labels = len(split.train)
     batch_size = min(recipe.training(labels).batch_size, labels)
     config.check_training(batch_size, processes().num_processes)
-    if 'click' not in config.answers: return
+    if 'click' not in config.answers or not interactions.has_ratings: return
     clicks = interactions.rating[split.validation] >= config.threshold
     if clicks.all() != clicks.any(): return  # some targets are clicks and others are not
     only = 'clicks' if clicks.all() else 'ratings below the threshold'
@@ -170,12 +172,13 @@ def evaluate_with_baselines(
     for one in models.values(): one.eval()
     answers, tables = model.config.answers, []
     if baselines is None:
-        baselines = ('global mean', 'user + item bias') if model.config.rates else ()
+        baselines = ('global mean', 'user + item bias') if model.config.rates and interactions.has_ratings else ()
         if 'next' in answers: baselines += ('popularity',)
     if model.config.rates:
         names = [name for name in baselines if name not in RANKING_BASELINES]
-        tables.append(compare(interactions, split, {name: (one, batches) for name, one in models.items()},
-                              names, split.parts))
+        scores = compare(interactions, split, {name: (one, batches) for name, one in models.items()},
+                         names, split.parts)
+        tables.append(scores if interactions.has_ratings else scores.dropna(axis=1, how='all'))
     if 'next' in answers:
         names = [name for name in baselines if name in RANKING_BASELINES or not model.config.rates]
         tables.append(compare_ranking(interactions, split, models, names, split.parts))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TWO_STREAM_TRAINING', 'NEXT_TRAINING', 'RATING_ONLY', 'PRESETS', 'FAMILIES', 'Preset', 'check_settings',
-           'build_config', 'build_model', 'rebuild_model', 'training_settings']
+           'usual_objective', 'build_config', 'build_model', 'rebuild_model', 'training_settings']
 
 # %% ../nbs/06b_presets.ipynb #bc7bf5b4
 import math
@@ -146,6 +146,18 @@ def check_settings(
     visibility = settings.get('visibility', PRESETS[name].model.get('visibility', 'causal'))
     if protocol is not None: check_visibility(visibility, protocol)
 
+# %% ../nbs/06b_presets.ipynb #06b00e02
+def usual_objective(
+    interactions: Interactions,  # The data
+    preset: str,  # A name of `PRESETS`
+) -> str:  # One of `OBJECTIVES`
+    "Choose what a preset learns from given data"
+    found = PRESETS[preset]
+    objective = found.model.get('objective', found.config.objective)
+    if interactions.has_ratings: return objective
+    if found.config is BSTConfig: return 'click'
+    return 'next' if 'next' in objective else objective
+
 # %% ../nbs/06b_presets.ipynb #06b00025
 def build_config(
     interactions: Interactions,  # The data, for its sizes
@@ -154,8 +166,9 @@ def build_config(
 ) -> ModelConfig:  # Of the preset's family
     "Make the configuration of a preset for given data"
     check_settings(preset, settings)
-    found = PRESETS[resolve_preset(preset)]
-    return found.config.for_data(interactions, **{**found.model, **settings})
+    name = resolve_preset(preset)
+    found, objective = PRESETS[name], usual_objective(interactions, name)
+    return found.config.for_data(interactions, **{**found.model, 'objective': objective, **settings})
 
 def build_model(
     interactions: Interactions,  # The data, for its sizes and its catalogue

@@ -97,7 +97,8 @@ def history_before(
     if max_history is not None: rows = rows[-max_history:]
     profile = tuple(int(feature.rows[user]) for feature in interactions.user_features.values())
     items = interactions.item[rows].astype(np.int64)
-    return History(items, interactions.rating[rows], interactions.timestamp[rows], user, profile)
+    event = interactions.event_rows(rows) if interactions.event_features else None
+    return History(items, interactions.rating[rows], interactions.timestamp[rows], user, profile, event)
 
 # %% ../nbs/08a_ranking.ipynb #08a10014
 class ModelScores:

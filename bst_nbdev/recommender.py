@@ -168,7 +168,7 @@ class Predictor:
         by: str | None = None,  # The answer to explain: one of `ranked_by_choices`; None for the first
         at=None,  # Time of the question, in a form that `parse_time` reads; None: unknown
         profile: dict | None = None,  # Profile of a new user
-    ) -> pd.DataFrame:  # item, title, features, rating, effect, attention, largest effect first; `attrs`: the answers
+    ) -> pd.DataFrame:  # item, title, features, rating (if there are any), effect, attention, largest effect first; `attrs`: the answers
         "Explain an answer by the ratings that moved it most"
         check_at_least('k', k)
         at, row = parse_time(at, 'at'), self.index.row(item)
@@ -176,7 +176,8 @@ class Predictor:
         reasons = explain_score(self.network, history, row, at, by)
         largest_first = np.argsort(-reasons.effect.abs().to_numpy(), kind='stable')[:k]
         chosen = reasons.iloc[largest_first]
-        columns = {name: chosen[name].to_numpy() for name in chosen}
+        unknown = () if self.catalogue.has_ratings else ('rating',)
+        columns = {name: chosen[name].to_numpy() for name in chosen if name not in unknown}
         table = self.index.table(history.item[largest_first], **columns)
         table.attrs = dict(self.predict(history, [item], at=at).iloc[0], **reasons.attrs)
         return table

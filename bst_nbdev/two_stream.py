@@ -18,9 +18,10 @@ from torch.nn import functional as F
 
 from .core import ConfigError, check_at_least, check_choice
 from .names import OBJECTIVES
-from .embedding import EmbedRating, ItemEmbedding, TimeGapPosition, UserEmbedding
+from .embedding import EmbedRating, EventEmbedding, ItemEmbedding, TimeGapPosition, UserEmbedding
 from .heads import ClickHead, NextItemHead, RatingHead
-from .hiding import ask_earlier, ask_first, begin_of, drop_history, draw_restarts, hide_profile
+from .hiding import (ask_earlier, ask_first, begin_of, drop_history, draw_restarts, hide_events,
+                              hide_profile)
 from .model import (ModelConfig, SequenceModel, check_depth, check_on_scale, check_rates,
                              check_scale, click_loss, data_sizes, mark_known)
 from .packing import VISIBILITIES, History, collate, make_packed_batches, visible
@@ -123,7 +124,10 @@ def check_two_stream_config(
     if config.visibility != 'causal' and config.cold_start:
         raise ConfigError("with visibility 'bidirectional' no question comes before all ratings: "
                           'set cold_start to 0')
-    check_scale(config.rating_values, config.threshold)
+    check_scale(config)
+    if not config.has_ratings and config.rates:
+        raise ConfigError(f"objective {config.objective!r} needs ratings, which these data lack: use objective next, "
+                          "or a preset of the published models, which draws items that were not clicked")
     for name in 'recency', 'next_weight':
         value = getattr(config, name)
         if not math.isfinite(value): raise ConfigError(f"{name} must be a finite number, got {value}")
@@ -166,6 +170,7 @@ class TwoStreamTransformer(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(c.width)
         self.embedding_dropout = nn.Dropout(c.embedding_dropout)
+        if c.event_features: self.event = EventEmbedding(c.event_sizes, c.width)
 
     def encode(self,
         user: torch.Tensor,  # Rows of the users (B)
@@ -176,20 +181,24 @@ class TwoStreamTransformer(nn.Module):
         position: torch.Tensor,  # Their positions (B, S)
         padding_mask: torch.Tensor,  # True where padded (B, S)
         bias,  # Function (user, item) -> what the biases predict (B, S, 1), in units of the scale
+        event: torch.Tensor | None = None,  # Rows of the events' features (B, S, E); None: nothing is known
         **targets,  # What else a batch holds, which is not read
     ) -> Memory:  # For `attend`
         "Encode histories: keys and values of each layer"
         c = self.config
         restarts = None
+        if event is None: event = item.new_zeros(*item.shape, len(c.event_features))
         if self.training:
             user_features = hide_profile(c.profile_dropout, user_features)
+            if c.event_features: event = hide_events(c.profile_dropout, event)
             if c.start_dropout: restarts = draw_restarts(c.start_dropout, position)
             if c.history_dropout:
-                history = drop_history(c.history_dropout, padding_mask, item, rating, time, position)
-                padding_mask, item, rating, time, position = history
+                history = drop_history(c.history_dropout, padding_mask, item, rating, time, position, event)
+                padding_mask, item, rating, time, position, event = history
         user_vector = self.user_token.expand(user.shape[0], -1)                                # (B, D)
         user_vector = sum(self.user(user, user_features), user_vector)
         tokens = self.rating(self.item(item), rating, ~padding_mask)                           # (B, S, D)
+        if c.event_features: tokens = tokens + self.event(event)
         if self.reads_residual:
             centred = (rating[..., None] - c.scale.midpoint) / c.scale.unit                    # (B, S, 1)
             tokens = tokens + (centred - bias(user, item)) * self.residual
