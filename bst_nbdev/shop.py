@@ -68,7 +68,8 @@ def draw_catalogue(
     "Draw what the shop sells"
     half, n_brands = len(DEPARTMENTS), 5
     sold = np.concatenate([_order(random, len(BRANDS))[:n_brands] for _ in range(half)])  # by department
-    department, brand, follows, model = (part.ravel() for part in np.indices((half, n_brands, 2, len(MODELS))))
+    places = np.indices((half, n_brands, 2, len(MODELS))).reshape(4, -1)
+    department, brand, follows, model = places                          # one column for each product
     number = department * n_brands + brand
     order = _order(random, len(number))                                 # ids say nothing about products
     category, brand, model = (department + half * follows)[order], sold[number][order], model[order]
