@@ -44,17 +44,20 @@ def pack_texts(
     return values[codes]
 
 def join_pieces(
-    pieces: list[np.ndarray],  # What `pack_texts` made of the pieces of a column
-) -> np.ndarray:  # Whole numbers if all of them are, else texts
+    pieces: list[np.ndarray],  # What `pack_texts` made of the pieces of a column, or Parquet holds
+) -> np.ndarray:  # Numbers if all of them are, else texts
     "Join the pieces of a column"
-    if len({piece.dtype for piece in pieces}) == 1: return np.concatenate(pieces)
+    kinds = {piece.dtype.kind for piece in pieces}
+    if len(kinds) == 1 or kinds == {'i', 'f'}: return np.concatenate(pieces)
     return np.concatenate([as_text(piece) for piece in pieces])
 
 def as_text(
-    values: np.ndarray,  # Whole numbers or texts (n,)
-) -> np.ndarray:  # Texts (n,)
+    values: np.ndarray,  # Whole numbers, texts, or what Parquet holds (n,)
+) -> np.ndarray:  # Texts; None where a value is missing (n,)
     "Write whole numbers as they stood in the file"
-    return values if values.dtype == object else values.astype(str).astype(object)
+    if values.dtype == object: return values
+    codes, distinct = pd.factorize(values)
+    return np.array([*distinct.astype(str), None], object)[codes]            # equal texts are one object; code -1: missing
 
 # %% ../nbs/01d_readers.ipynb #5b0c0026
 MISSING = {'', 'nan', 'na', 'n/a', 'null', 'none', '\\n'}  # among numbers, in small letters
