@@ -65,11 +65,14 @@ MISSING = {'', 'nan', 'na', 'n/a', 'null', 'none', '\\n'}  # among numbers, in s
 def parse_numbers(
     values: np.ndarray,  # Whole numbers or texts (n,)
     declared: bool = False,  # Whether the file says that they are numbers, so that no digits are names
+    comma: bool = False,  # Whether a comma may stand before decimals
 ) -> np.ndarray | None:  # int64, or float64 with NaN where a value is missing (n,); None if one is no number
     "Convert a column to numbers, if it holds nothing else"
     if values.dtype == np.int64:
         return values if declared or np.abs(values).max(initial=0) < 2**53 else None
     codes, texts = pd.factorize(values)
+    if comma and not any('.' in text for text in texts):
+        texts = np.array([text.replace(',', '.') for text in texts], object)
     missing = np.array([text.lower() in MISSING for text in texts], bool)
     one = pd.Series(texts[~missing][:1])                                     # which saves time, if it is no number
     if pd.to_numeric(one, errors='coerce').isna().any(): return None
@@ -86,9 +89,10 @@ def _lists(texts, convert):
 def parse_values(
     values: np.ndarray,  # Whole numbers or texts (n,)
     kind: str | None = None,  # Its type, as RecBole calls it; None to judge by the values
+    comma: bool = False,  # Whether a comma may stand before decimals
 ) -> np.ndarray:  # Numbers, texts (None where missing), or a list in each row (n,); a `ValueError` if a number is none
     "Convert a column of texts to what it holds"
-    numbers = parse_numbers(values, kind == 'float') if kind in (None, 'float') else None
+    numbers = parse_numbers(values, kind == 'float', comma) if kind in (None, 'float') else None
     if numbers is not None: return numbers
     texts = as_text(values)
     if kind == 'float': return np.array([*map(float, texts)])            # raises
@@ -266,14 +270,14 @@ def _read_parts(files, columns, layout, needed):
     return dialect, pieces, parts
 
 # %% ../nbs/01d_readers.ipynb #5b0d0054
-def _convert(raw, ours, kind, typed):
+def _convert(raw, ours, kind, dialect):
     "Values of one column, as a `RawTable` holds them"
     is_whole = raw.dtype == np.int64
     if ours in ('user', 'item') or ours == 'timestamp' and is_whole: return raw
-    if not is_whole and (typed or raw.dtype != object): return raw
+    if not is_whole and (dialect.layout == 'parquet' or raw.dtype != object): return raw
     if ours == 'event' or ours == 'title' and kind == 'token_seq': kind = 'token'
     if ours in ('timestamp', 'rating') and kind == 'token': kind = None
-    return parse_values(raw, kind)
+    return parse_values(raw, kind, comma=dialect.separator == ';')
 
 def _first_wrong(texts, kind):
     "Row of the first text that holds no number, or not only numbers"
@@ -308,7 +312,7 @@ def read_table(
         if ours in needed and raw.dtype.kind != 'i' and (missing := pd.isna(raw) | (raw == '')).any():
             place = table.where(int(missing.argmax()))
             raise DataError(f"{place}: {ours} is missing: give it, or remove the row")
-        try: table.columns[ours] = _convert(raw, ours, kind, table.layout == 'parquet')
+        try: table.columns[ours] = _convert(raw, ours, kind, dialect)
         except ValueError:
             row = _first_wrong(as_text(raw), kind)
             problem = f"{theirs} must be a number, got {raw[row]!r}"
