@@ -35,7 +35,7 @@ class BSTConfig(ModelConfig):
     user_width: int = 32  # Size of a user's vector; 0 leaves the id out
     feature_widths: tuple[int, ...] = ()  # Sizes of the features' vectors
     binary_as_number: bool = False  # A feature with two values is a number, not a vector
-    item_join: str = 'none'  # How features with several values join the item: 'mean', 'dense', or 'none' for no features at all
+    item_join: str = 'none'  # How features with several values join the item; 'none' for no features at all
     position: str = 'learned'  # 'learned', 'time-gap' or 'none'
     position_join: str = 'add'  # 'add' to the item's vector, or 'concat' to it
     rating: str = 'embed'  # How ratings join the history: 'embed', 'multiply' or 'none'
@@ -93,7 +93,7 @@ class BSTConfig(ModelConfig):
     def check_training(self, batch_size, processes=1):
         "Refuse batches from which batch normalisation cannot learn, and drawn items in several processes"
         if not self.has_ratings and processes > 1:
-            raise ConfigError(f'drawn items need one process, got {processes}: train in one, or use preset next')
+            raise ConfigError(f'drawn items need one process, got {processes}: use one, or preset next')
         if not self.batch_norm: return
         if processes > 1:
             raise ConfigError(f'batch norm needs the whole batch in one process, got {processes} processes: '
@@ -133,7 +133,7 @@ def check_bst_config(
     for name in 'users', 'items', 'item_width', 'heads': check_at_least(name, getattr(config, name))
     check_at_least('hidden', config.hidden, 0)
     check_rates(config, 'dropout', 'id_dropout')
-    check_scale(config)
+    check_scale(config, draws=True)
     if config.crosses and any(width not in (1, config.item_width) for width in profile_widths(config)):
         raise ConfigError(f"crosses multiply the profile with an item vector of width {config.item_width}: "
                           'give user and features that width')
@@ -157,7 +157,8 @@ def chosen_features(
     "Choose features of items"
     kinds = sizes['item_kinds']
     kept = [n for n, kind in enumerate(kinds) if join != 'none' and (numbers or kind != 'numeric')]
-    return {name: tuple(sizes[name][n] for n in kept) for name in ('item_features', 'item_kinds', 'item_sizes')}
+    names = 'item_features', 'item_kinds', 'item_sizes'
+    return {name: tuple(sizes[name][n] for n in kept) for name in names}
 
 def bst_settings(
     interactions,  # The data, for its sizes
@@ -170,8 +171,9 @@ def bst_settings(
     "Complete the settings of a `BSTConfig` by the sizes of the data"
     def width_of(width, rows): return int((rows - 1) ** .5) if width == 'sqrt' else width
     sizes = data_sizes(interactions, **settings)
-    sizes |= chosen_features(sizes, settings.get('item_join', 'none'), item_numbers)
-    if settings.get('item_join') == 'dense' and 'several' not in sizes['item_kinds']: settings['item_join'] = 'mean'
+    join = settings.get('item_join', 'none')
+    sizes |= chosen_features(sizes, join, item_numbers)
+    if join == 'dense' and 'several' not in sizes['item_kinds']: settings['item_join'] = 'mean'
     sizes['item_width'] = width_of(item_width, sizes['items'])
     sizes['user_width'] = width_of(user_width, sizes['users'])
     sizes['feature_widths'] = tuple(width_of(feature_width, rows) for rows in sizes['feature_rows'])
@@ -188,13 +190,13 @@ class BST(SequenceModel):
     ):
         super().__init__()
         c = self.config = config
-        self.item = ItemEmbedding(c.items, c.item_width, c.item_kinds, c.item_sizes, c.item_join, c.id_dropout)
+        features = c.item_kinds, c.item_sizes, c.item_join
+        self.item = ItemEmbedding(c.items, c.item_width, *features, c.id_dropout)
         self.user = UserEmbedding(c.users if c.user_width else 0, c.user_width, c.feature_rows,
                                   c.feature_widths, c.binary_as_number, c.id_dropout)
         if c.position == 'learned': self.position = LearnedPosition(c.sequence_length, c.item_width)
         if c.position == 'time-gap': self.position = TimeGapPosition(c.item_width)
-        concat = c.position != 'none' and c.position_join == 'concat'
-        width = c.item_width * (2 if concat else 1)                                # D
+        width = c.item_width * (2 if c.position != 'none' and c.position_join == 'concat' else 1)     # D
         if c.rating == 'embed': self.rating = EmbedRating(c.rating_values, width)
         if c.rating == 'multiply': self.rating = MultiplyRating(c.rating_values)
         self.encoder = Encoder(width, c.blocks, c.norm, heads=c.heads, head_width=c.head_width,

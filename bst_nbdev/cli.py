@@ -18,7 +18,8 @@ from .parsing import run_command
 
 # %% ../nbs/11_cli.ipynb #7f0a0004
 def _train(
-    data: str = 'sample',  # sample, a MovieLens name (ml-1m, …; downloaded if missing), a .zip or a folder (bst_prepare's too)
+    data: str = 'sample',  # sample, sample-shop, a MovieLens name (downloaded if missing), a .zip, a folder, or a file of events
+    columns: str | None = None,  # Of a file of events: our names and yours, such as user=customer,item=sku,timestamp=when
     protocol: str = 'temporal',  # How to split the ratings
     sequence_length: int | None = None,  # History plus target; for two-stream models only the windows of random-windows
     step: int = 1,  # Ratings from one window to the next, for random-windows
@@ -156,7 +157,7 @@ def _ask(recommender, history, a):
 
 def _answer(a):
     "Answer a question of `bst_recommend`, whose options are the attributes of `a`"
-    from bst_nbdev.data import parse_time
+    from bst_nbdev.checks import parse_time
     from bst_nbdev.top_items import ranked_by_choices
     from bst_nbdev.runs import check_output_folder
     from bst_nbdev.options import load_history, load_recommender, parse_profile, parse_years, split_commas
@@ -224,7 +225,8 @@ def bst_items(
 
 # %% ../nbs/11_cli.ipynb #d4c5478e
 def _prepare(
-    data: str = 'sample',  # sample, a MovieLens name (ml-1m, ml-25m, …; downloaded if missing), a .zip or a folder
+    data: str = 'sample',  # sample, sample-shop, a MovieLens name (downloaded if missing), a .zip, a folder, or a file of events
+    columns: str | None = None,  # Of a file of events: our names and yours, such as user=customer,item=sku,timestamp=when
     memory: str | None = None,  # Sort on disk, with at most this much memory, such as 1GB (extra "large"); in memory if not given
     out: str = 'data/prepared',  # Folder to write
 ):
@@ -234,7 +236,7 @@ def _prepare(
     from bst_nbdev.runs import check_output_folder
     check_output_folder(out)
     if memory is None:
-        interactions = load(data)
+        interactions = load(data, columns=columns)
         print(interactions)
         save_prepared(interactions, out)
     else: prepare_out_of_core(find_data(data), out, memory)

@@ -10,6 +10,7 @@ __all__ = ['ITEM_JOINS', 'IdEmbedding', 'ValueEmbedding', 'SeveralEmbedding', 'w
 # %% ../nbs/03_embedding.ipynb #8a52b5de
 import numpy as np
 import torch
+from fastcore.basics import patch
 from torch import nn
 from torch.nn import functional as F
 
@@ -111,6 +112,7 @@ def weights_state(
 # %% ../nbs/03_embedding.ipynb #33646f64
 ITEM_JOINS = ('none', 'dense', 'mean')
 
+# %% ../nbs/03_embedding.ipynb #03e00006
 class ItemEmbedding(nn.Module):
     "Vectors of items from their ids and features"
     def __init__(self,
@@ -145,17 +147,6 @@ class ItemEmbedding(nn.Module):
     ) -> None:
         "Copy the features of all items into the fixed tables"
         for own, feature in zip(self.features, features, strict=True): own.fill(feature)
-
-    def mark_shown(self,
-        known_items: torch.Tensor,  # Which items training shows (bool, [M])
-        first: bool = True,  # True before training; False before it goes on: values that are shown now begin as row 0
-    ) -> None:
-        "Mark the values of features that training shows; all others read row 0"
-        for own in self.single:
-            shown, table = own.shown_values(known_items), own.value
-            if first: table.known.copy_(shown)
-            with torch.no_grad(): table.table.weight[shown & ~table.known] = table.table.weight[UNKNOWN].clone()
-            table.known |= shown
 
     def forward(self,
         rows: torch.Tensor,  # Row numbers of items, of any shape (…)
@@ -194,6 +185,20 @@ class ItemEmbedding(nn.Module):
             for own in self.several: x = x + own(rows)
         for own in self.single: x = x + own(rows)
         return x
+
+# %% ../nbs/03_embedding.ipynb #03e00005
+@patch
+def mark_shown(self: ItemEmbedding,
+    known_items: torch.Tensor,  # Which items training shows (bool, [M])
+    first: bool = True,  # True before training; False before it goes on: values that are shown now begin as row 0
+) -> None:
+    "Mark the values of features that training shows; all others read row 0"
+    for own in self.single:
+        shown, table = own.shown_values(known_items), own.value
+        if first: table.known.copy_(shown)
+        weight = table.table.weight
+        with torch.no_grad(): weight[shown & ~table.known] = weight[UNKNOWN].clone()
+        table.known |= shown
 
 # %% ../nbs/03_embedding.ipynb #57032e40
 class _BinaryNumber(nn.Module):

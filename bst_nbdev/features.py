@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['MOST_VALUES', 'NO_VALUES', 'GROUPS', 'PERIOD', 'FEATURE_KINDS', 'FEW', 'Feature', 'split_values', 'SeveralValues',
            'group_edges', 'period_edges', 'Numbers', 'to_numbers', 'number_text', 'is_list', 'guess_kind', 'row_number',
-           'wrong_cell', 'check_cells', 'make_several', 'make_feature', 'is_filled', 'is_telling', 'read_feature',
-           'join_things']
+           'wrong_cell', 'check_cells', 'make_several', 'make_feature', 'is_filled', 'is_telling', 'read_feature']
 
 # %% ../nbs/00d_features.ipynb #00d00005
 from collections import Counter
@@ -20,7 +19,7 @@ import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from .core import UNKNOWN, DataError, check_choice, logger
-from .vocabulary import Vocabulary, check_texts, is_present, make_vocabulary
+from .vocabulary import Vocabulary, check_texts, make_vocabulary
 
 # %% ../nbs/00d_features.ipynb #00d00008
 @dataclass(frozen=True, eq=False)
@@ -55,9 +54,16 @@ class Feature:
         "Read rows that were stored beside numbers"
         return np.asarray(values).astype(np.int32)
 
+    def append(self,
+        other: 'Feature',  # Of other things, with the same values
+    ) -> 'Feature':  # Of both
+        "Append things, without their row 0"
+        return Feature(np.concatenate([self.rows, other.rows[1:]]), self.values)
+
     def cells(self) -> np.ndarray:  # (n,) text, empty where missing
         "Write the values as text, from row 1 on"
-        return np.where(self.rows == UNKNOWN, '', self.values.decode(self.rows).astype(str))[1:].astype(object)
+        texts = self.values.decode(self.rows[1:]).astype(str).astype(object)
+        return np.where(self.rows[1:] == UNKNOWN, '', texts)
 
     def settings(self) -> dict:  # Plain values, ready for JSON
         "Describe the feature without its rows; `read_feature` reads it back"
@@ -106,6 +112,12 @@ class SeveralValues:
     ) -> 'SeveralValues':  # (m,): that of `rows[0]` first
         "Pick or reorder things"
         return SeveralValues(self.flags[rows], self.names)
+
+    def append(self,
+        other: 'SeveralValues',  # Of other things, with the same values
+    ) -> 'SeveralValues':  # Of both
+        "Append things, without their row 0"
+        return SeveralValues(np.concatenate([self.flags, other.flags[1:]]), self.names)
 
     def cells(self) -> np.ndarray:  # (n,) text, empty where there is none
         "Write the values as text, from row 1 on"
@@ -177,6 +189,12 @@ class Numbers:
         "Pick or reorder things"
         return Numbers(self.numbers[rows], self.edges)
 
+    def append(self,
+        other: 'Numbers',  # Of other things, with the same groups
+    ) -> 'Numbers':  # Of both
+        "Append things, without their row 0"
+        return Numbers(np.concatenate([self.numbers, other.numbers[1:]]), self.edges)
+
     def cells(self) -> np.ndarray:  # (n,) text, empty where missing
         "Write the numbers as text that gives the same numbers again, from row 1 on"
         return np.array([number_text(number) for number in self.numbers[1:].tolist()], object)
@@ -185,6 +203,7 @@ class Numbers:
         "Describe the feature without its numbers; `read_feature` reads it back"
         return dict(kind=self.kind, edges=self.edges.tolist())
 
+# %% ../nbs/00d_features.ipynb #00d00025
 def to_numbers(
     column,  # Numbers, or text that holds one (n)
 ) -> np.ndarray:  # float64 (n,), NaN for anything else and for infinity
@@ -235,7 +254,7 @@ def wrong_cell(
     "Check whether a kind of feature can hold a value"
     if isinstance(value, dict): return f"holds {value!r}: give plain values, or lists of them"
     if is_list(value):
-        if kind != 'several': return f"holds {list(value)!r}: give one value, or make it a feature of kind several"
+        if kind != 'several': return f"holds {list(value)!r}: give one value, or say that its kind is several"
         bad = [one for one in value if is_list(one) or '|' in str(one)]
         return f"holds {bad[0]!r} in a list: give plain values without '|'" if bad else None
     if kind not in ('numeric', 'year') or pd.isna(value) or value == '': return None
@@ -244,6 +263,7 @@ def wrong_cell(
     if kind == 'year' and not 0 <= number <= 9999: return f"holds {value!r}: give a year of four digits"
     return None
 
+# %% ../nbs/00d_features.ipynb #00d00023
 def check_cells(
     name: str,  # Name of the column
     column: pd.Series,  # Its values (n)
@@ -256,13 +276,15 @@ def check_cells(
     for n, value in enumerate(column):
         if problem := wrong_cell(value, kind): raise DataError(f"{where(n)}: {name} {problem}")
 
+# %% ../nbs/00d_features.ipynb #00d00024
 def make_several(
     name: str,  # Name of the column
     column,  # Cells, as `split_values` reads them (n)
 ) -> SeveralValues:  # With the most frequent values
     "Collect the values of a feature with several values"
     counts = Counter(value for cell in column for value in split_values(cell))
-    kept = [value for value, _ in sorted(counts.items(), key=lambda found: (-found[1], found[0]))[:MOST_VALUES]]
+    by_frequency = sorted(counts, key=lambda value: (-counts[value], value))
+    kept = by_frequency[:MOST_VALUES]
     if len(kept) < len(counts):
         logger.warning(f"{name} has {len(counts):,} values: the {MOST_VALUES} most frequent ones are used")
     names = tuple(sorted(kept))
@@ -299,14 +321,14 @@ def is_filled(
     feature: Feature | SeveralValues | Numbers,  # Any
 ) -> bool:  # True if one thing has a value
     "Check whether a feature has values at all"
-    return bool((feature.flags if isinstance(feature, SeveralValues) else feature.rows).any())
+    return bool(feature.flags.any() if isinstance(feature, SeveralValues) else feature.rows.any())
 
 def is_telling(
     feature: Feature | SeveralValues | Numbers,  # Any
 ) -> bool:  # False for a feature without values, and for one in which each of many values occurs once
     "Check whether a feature can tell something about its things"
     if not is_filled(feature): return False
-    if feature.kind != 'categorical' or feature.size <= FEW + 1: return True
+    if not isinstance(feature, Feature) or feature.size <= FEW + 1: return True
     return feature.size - 1 < np.count_nonzero(feature.rows)
 
 # %% ../nbs/00d_features.ipynb #00d0001c
@@ -327,14 +349,3 @@ def read_feature(
     values = Vocabulary(np.array(settings['values'], np.int64 if settings['type'] == 'int' else str))
     if len(np.unique(values.ids)) != len(values.ids): raise ValueError('the values are not distinct')
     return Feature(np.zeros(1, np.int32), values).encode(cells)
-
-def join_things(
-    first: Feature | SeveralValues | Numbers,  # Of some things
-    second: Feature | SeveralValues | Numbers,  # Of others, with the same values; its row 0 is left out
-) -> Feature | SeveralValues | Numbers:  # Of both
-    "Append things to a feature"
-    if isinstance(first, SeveralValues):
-        return SeveralValues(np.concatenate([first.flags, second.flags[1:]]), first.names)
-    if isinstance(first, Numbers):
-        return Numbers(np.concatenate([first.numbers, second.numbers[1:]]), first.edges)
-    return Feature(np.concatenate([first.rows, second.rows[1:]]), first.values)

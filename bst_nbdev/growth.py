@@ -15,9 +15,10 @@ import torch
 
 from .core import UNKNOWN, ConfigError, DataError, logger
 from .vocabulary import Vocabulary, check_texts, make_vocabulary
-from .features import Feature, Numbers, SeveralValues, check_cells, join_things, split_values
-from .data import Interactions, Tables, check_rows, item_table, row_of, table_ids
-from .embedding import IdEmbedding, SeveralEmbedding, UserEmbedding
+from .features import Feature, Numbers, SeveralValues, check_cells, split_values
+from .checks import check_rows, row_of
+from .data import Interactions, Tables, item_table, table_ids
+from .embedding import IdEmbedding, UserEmbedding
 from .model import SequenceModel
 
 # %% ../nbs/06d_growth.ipynb #06d00008
@@ -70,6 +71,7 @@ def known_values(
         logger.warning(f"items: the model does not know the {name} {', '.join(sorted(unknown))}: left out")
     return found
 
+# %% ../nbs/06d_growth.ipynb #06d00e01
 def grow_catalogue(
     catalogue: Interactions,  # Items with titles and features; users and ratings stay as they are
     items: pd.DataFrame,  # One line per item: item, title if the catalogue has titles, and all its features
@@ -83,16 +85,18 @@ def grow_catalogue(
     unused = ', '.join(table.columns.difference(['item', 'title', *catalogue.item_features]))
     if unused: logger.warning(f"items: the model does not read {unused}")
     grown = grow_vocabulary(catalogue.items, table['item'], 'items')
-    given = {name: known_values(name, feature, table[name]) for name, feature in catalogue.item_features.items()}
+    known = catalogue.item_features
+    given = {name: known_values(name, feature, table[name]) for name, feature in known.items()}
     texts = {name: feature.cells() for name, feature in given.items()}
     if 'title' in table: texts = dict(title=table['title'].to_numpy(object)) | texts
     check_texts(texts.get('title', []), 'title')
     check_known_items(catalogue, texts, catalogue.items.encode(table['item']))
     order = np.argsort(grown.encode(table['item']))[len(table) - (len(grown) - len(catalogue.items)):]
     rows = np.append(UNKNOWN, order + 1)
-    features = {name: join_things(old, given[name].take(rows)) for name, old in catalogue.item_features.items()}
+    features = {name: old.append(given[name].take(rows)) for name, old in known.items()}
     new_titles = texts.get('title', np.full(len(table), ''))[order].astype(str)
-    return replace(catalogue, items=grown, item_features=features, titles=np.append(catalogue.titles, new_titles))
+    return replace(catalogue, items=grown, item_features=features,
+                   titles=np.append(catalogue.titles, new_titles))
 
 # %% ../nbs/06d_growth.ipynb #06d00018
 def nearest_groups(
@@ -125,7 +129,7 @@ def grown_features(
     names = {module: name for name, module in model.named_modules()}
     for name, own in zip(model.config.item_features, model.item.features):
         feature = catalogue.item_features[name]
-        if isinstance(own, SeveralEmbedding): part, table, new = 'flags', own.flags, feature.flags[old:]
+        if isinstance(feature, SeveralValues): part, table, new = 'flags', own.flags, feature.flags[old:]
         else: part, table, new = 'rows', own.rows, feature.rows[old:]
         if isinstance(feature, Numbers): new = nearest_groups(new, own.value.known.cpu().numpy())
         tables[f'{names[own]}.{part}'] = torch.cat([table, torch.from_numpy(np.array(new)).to(table)])

@@ -55,11 +55,17 @@ def data_sizes(
 class Answers:
     "Base of all configurations: what a model answers, by its objective"
     objective: str  # One of `OBJECTIVES`
+    rating_values: tuple[float, ...]  # The rating scale, ascending
 
     @property
     def answers(self) -> tuple[str, ...]:
         "Names of the answers that the model gives: 'rating' or 'click', 'next', or two of them"
         return tuple(self.objective.split('+'))
+
+    @property
+    def has_ratings(self) -> bool:
+        "Whether the data have ratings; events without them all have the one rating 1"
+        return len(self.rating_values) > 1
 
     @property
     def rates(self) -> bool:
@@ -102,11 +108,6 @@ class ModelConfig(Answers, JSONConfig):
     ) -> 'ModelConfig':  # Complete
         "Make a configuration for given data"
         return cls.from_dict(data_sizes(interactions, **settings))
-
-    @property
-    def has_ratings(self) -> bool:
-        "Whether the data have ratings; events without them all have the one rating 1"
-        return len(self.rating_values) > 1
 
     @property
     def scale(self) -> RatingScale:
@@ -177,15 +178,16 @@ def check_depth(
 
 def check_scale(
     config,  # A configuration: rating scale, threshold, objective
+    draws: bool = False,  # Whether items that were not clicked are drawn, so that clicks need no ratings
 ) -> None:
     "Refuse ratings as an answer where there is but one value, and a scale that a threshold does not divide"
     if not config.has_ratings:
-        if 'rating' not in config.answers: return                            # events without ratings
-        raise ConfigError("these data have no ratings, or all are the same, so how an item is rated cannot be learnt: "
-                          "use objective next (preset both or next), or click (a preset of the published models)")
-    low, high = config.rating_values[0], config.rating_values[-1]
-    if not low < config.threshold <= high:
-        raise ConfigError(f"threshold must be a rating above {low:g}, {high:g} at most, got {config.threshold:g}")
+        if config.answers == ('next',) or draws and config.answers == ('click',): return
+        raise ConfigError("these data have no ratings, or all are the same, so how an item is rated cannot be "
+                          "learnt: use preset both or next, or a published one with objective click")
+    low, high, threshold = config.rating_values[0], config.rating_values[-1], config.threshold
+    if not low < threshold <= high:
+        raise ConfigError(f"threshold must be a rating above {low:g}, {high:g} at most, got {threshold:g}")
 
 # %% ../nbs/05a_model.ipynb #05a00036
 def check_on_scale(

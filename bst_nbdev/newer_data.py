@@ -37,7 +37,8 @@ def known_events(
     if values is None: return None
     for n, (name, feature) in enumerate(catalogue.event_features.items()):
         theirs = data.event_features[name]
-        if not isinstance(feature, Feature) or theirs.values == feature.values: continue
+        if not (isinstance(feature, Feature) and isinstance(theirs, Feature)): continue
+        if theirs.values == feature.values: continue
         values = np.array(values)
         values[:, n] = row_map(theirs.values, feature.values)[values[:, n].astype(np.int32)]
     return values
@@ -65,6 +66,7 @@ def _moved(data, users, items, offsets):
             array[here] = user if name == 'user' else items[values] if name == 'item' else values
     return arrays
 
+# %% ../nbs/02c_newer_data.ipynb #02c00e04
 def align(
     data: Interactions,  # Ratings whose users and items are all in the catalogue
     catalogue: Interactions,  # Vocabularies and descriptions, with or without ratings
@@ -102,6 +104,11 @@ def _check_scale(data, values):
         raise DataError(f"rating {data.rating[row]:g} of item {item} by user {user} in {data.name} is not on "
                         f"the scale of the model ({scale}): convert the ratings, or train a new model")
 
+def _columns_of(features):
+    "Names and kinds of features as text"
+    return ', '.join(f'{name} ({feature.kind})' for name, feature in features.items()) or 'none'
+
+# %% ../nbs/02c_newer_data.ipynb #02c00e03
 def check_same_world(
     data: Interactions,  # Newer data
     catalogue: Interactions,  # What the model knows
@@ -114,11 +121,10 @@ def check_same_world(
             raise DataError(f"the ids of the {name} in {data.name} are {words[found]}, and those that the "
                             f"model knows are {words[known]}: give ids of the same kind")
     for what in 'user', 'event':
-        found, known = (', '.join(f'{name} ({x.kind})' for name, x in getattr(one, f'{what}_features').items())
-                        or 'none' for one in (data, catalogue))
+        found, known = (_columns_of(getattr(one, f'{what}_features')) for one in (data, catalogue))
         if found == known: continue
-        raise DataError(f"the columns of the {what}s in {data.name} are {found}, and the model knows {known}: "
-                        "give the same columns")
+        raise DataError(f"the columns of the {what}s in {data.name} are {found}, and the model knows "
+                        f"{known}: give the same columns")
     _check_scale(data, catalogue.rating_values)
     rows = row_map(data.items, catalogue.items)
     theirs, known = data.titles, catalogue.titles[rows]

@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 
 from .core import BSTError, ConfigError, DataError, require_extra
-from .data import (Rule, build_interactions, duplicate_message, id_rule, number_rules,
-                            raise_data_error, table_ids)
+from .checks import Rule, number_rules, raise_data_error
+from .data import build_interactions, duplicate_message, id_rule, table_ids
 from .movielens import read_rating_pieces, read_side_tables
 from .prepared import prepared_folder, write_prepared
 from .vocabulary import make_vocabulary

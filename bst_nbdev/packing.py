@@ -170,7 +170,8 @@ def gather_history(
     rows = index if history_rows is None else history_rows[index]
     position = history_positions(index - table.user_start[numbers, None])
     padding_mask = ~is_real
-    known = {} if not tensors.event.shape[1] else dict(event=tensors.event[rows].masked_fill(padding_mask[..., None], 0))
+    known = {}
+    if tensors.event.shape[1]: known['event'] = tensors.event[rows].masked_fill(padding_mask[..., None], 0)
     return dict(item=tensors.item[rows].masked_fill(padding_mask, 0),
                 rating=tensors.rating[rows].masked_fill(padding_mask, 0),
                 time=tensors.timestamp[rows].masked_fill(padding_mask, 0),

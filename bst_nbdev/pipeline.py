@@ -47,6 +47,7 @@ WINDOW = 10  # window length of `random-windows` for presets that do not read wi
 class Recipe:
     "Settings that decide the result of a run; None takes the preset's value"
     data: str = 'sample'  # Name or path that `load` accepts
+    columns: str | None = None  # Of a file of events: our names to its own, such as "user=customer,item=sku"
     preset: str = 'default'  # Name in `PRESETS`, or an alias, which is resolved at once
     protocol: str = 'temporal'  # One of `PROTOCOLS`
     sequence_length: int | None = None  # L: history plus target; two-stream presets use it for `random-windows` only
@@ -172,7 +173,8 @@ def evaluate_with_baselines(
     for one in models.values(): one.eval()
     answers, tables = model.config.answers, []
     if baselines is None:
-        baselines = ('global mean', 'user + item bias') if model.config.rates and interactions.has_ratings else ()
+        is_judged = model.config.rates and interactions.has_ratings
+        baselines = ('global mean', 'user + item bias') if is_judged else ()
         if 'next' in answers: baselines += ('popularity',)
     if model.config.rates:
         names = [name for name in baselines if name not in RANKING_BASELINES]
@@ -249,7 +251,7 @@ def train(
     callbacks=(),  # Each a `Callback`, such as `Checkpoints`
 ) -> Run:  # Trained and evaluated, not yet saved
     "Load, split, train with early stopping on validation, and evaluate together with baselines"
-    if interactions is None: interactions = load(recipe.data)
+    if interactions is None: interactions = load(recipe.data, columns=recipe.columns)
     device = choose_device(device)
     split, batches, model = build(recipe, interactions, device)
     return fit_run(recipe, interactions, split, batches, model, device, baselines, callbacks)

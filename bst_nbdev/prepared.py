@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['FORMAT_VERSION', 'VOCABULARY_FILES', 'ARRAYS', 'EVENT_ARRAY', 'PREPARED_FILES', 'OLDER_FILES', 'save_vocabularies',
-           'load_vocabularies', 'array_names', 'prepared_folder', 'write_prepared', 'save_prepared', 'load_prepared',
-           'sample_folder', 'find_data', 'load']
+           'load_vocabularies', 'array_names', 'array_of', 'prepared_folder', 'write_prepared', 'save_prepared',
+           'load_prepared', 'sample_folder', 'find_data', 'is_movielens', 'load_files', 'load']
 
 # %% ../nbs/01b_prepared.ipynb #5d9a76cc
 import csv
 import json
 import os
+import zipfile
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +20,11 @@ import numpy as np
 import pandas as pd
 
 from .core import DataError, atomic_path, csv_safe, file_digest, library_versions, undo_csv_safe
-from .data import RATING_COLUMNS, Interactions
+from .data import RATING_COLUMNS, Interactions, from_frame
 from .movielens import ARCHIVES, LAYOUTS, data_folder, download, movielens_name, read_movielens
+from .readers import read_files
 from .sample import SAMPLE_FILES, make_sample
+from .shop import SHOP_FILES, make_shop
 from .vocabulary import Vocabulary
 from .features import read_feature
 
@@ -95,7 +98,8 @@ def _read_meta(folder):
     try:
         tables = {table: (str(meta[table]['kind']), int(meta[table]['count']), dict(meta[table]['features']))
                   for table in ('users', 'items')}
-        events = {name: read_feature(found, np.zeros(0, object)) for name, found in meta['events']['features'].items()}
+        events = meta['events']['features'].items()
+        events = {name: read_feature(found, np.zeros(0, object)) for name, found in events}
         return tables, events, tuple(map(float, meta['rating_values'])), meta['name']
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path} is damaged ({error!r}): make it again") from error
@@ -126,8 +130,9 @@ def load_vocabularies(
     dtypes = dict(user=np.int32, item=np.int32, rating=np.float32, timestamp=np.int64)
     none = {column: np.zeros(0, dtype) for column, dtype in dtypes.items()}
     return Interactions(**none, offsets=np.zeros(len(users) + 1, np.int64), users=users, items=items,
-                        user_features=user_features, item_features=item_features, event_features=event_features,
-                        titles=np.array(['', *cells['title']], dtype=str), rating_values=rating_values, name=name)
+                        user_features=user_features, item_features=item_features,
+                        titles=np.array(['', *cells['title']], dtype=str), rating_values=rating_values,
+                        name=name, event_features=event_features)
 
 # %% ../nbs/01b_prepared.ipynb #ebfa0e2a
 ARRAYS = ('user', 'item', 'rating', 'timestamp', 'offsets')  # one .npy file each
@@ -140,19 +145,24 @@ def array_names(
     "List the arrays of a prepared folder"
     return (*ARRAYS, EVENT_ARRAY) if data.event_features else ARRAYS
 
-def _event_values(data):
-    "Values of the events' features, also where there are no events"
-    shape = len(data), len(data.event_features)
-    return np.zeros(shape, np.float32) if data.event_values is None else data.event_values
+def array_of(
+    data: Interactions,  # With or without ratings
+    name: str,  # One of `array_names`
+) -> np.ndarray:  # That array, also where there are no events
+    "Return an array of a prepared folder"
+    shape, array = (len(data), len(data.event_features)), getattr(data, name)
+    return np.zeros(shape, np.float32) if array is None else array
 OLDER_FILES = {'genres.csv', 'genres.npy', 'year.npy'}  # of format 1, which is replaced but not read
 
+# %% ../nbs/01b_prepared.ipynb #01b00e01
 @contextmanager
 def prepared_folder(
     folder: str | Path,  # A folder that does not exist, is empty, or holds prepared data to be replaced
 ):  # Yields a new scratch folder, to be filled
     "Context manager: a scratch folder that replaces `folder` if no error occurs"
     folder = Path(folder)
-    others = sorted({path.name for path in folder.iterdir()} - PREPARED_FILES - OLDER_FILES) if folder.is_dir() else []
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    others = sorted(there - PREPARED_FILES - OLDER_FILES)
     if others:
         raise DataError(f"{folder} holds other files, which would be lost ({', '.join(others[:3])}): "
                         "choose a new folder or an empty one")
@@ -160,12 +170,13 @@ def prepared_folder(
         scratch.mkdir()
         yield scratch
 
+# %% ../nbs/01b_prepared.ipynb #01b00e02
 def _metadata(data):
     "Contents of `metadata.json` except the checksums"
     user_features, item_features = ({name: feature.size for name, feature in features.items()}
                                     for features in (data.user_features, data.item_features))
     source = data.source | ({'path': Path(data.source['path']).name} if 'path' in data.source else {})
-    arrays = {name: _event_values(data) if name == EVENT_ARRAY else getattr(data, name) for name in array_names(data)}
+    arrays = {name: array_of(data, name) for name in array_names(data)}
     types = {name: dict(shape=array.shape, dtype=str(array.dtype)) for name, array in arrays.items()}
     return dict(format=FORMAT_VERSION, bst_nbdev=library_versions().get('bst_nbdev', ''),
                 name=data.name, source=source, ratings=len(data), users=data.num_users, items=data.num_items,
@@ -182,7 +193,7 @@ def write_prepared(
     "Write vocabularies, arrays, and last `metadata.json`"
     save_vocabularies(data, folder)
     for name in array_names(data) if arrays is None else arrays:
-        np.save(folder/f'{name}.npy', _event_values(data) if name == EVENT_ARRAY else getattr(data, name))
+        np.save(folder/f'{name}.npy', array_of(data, name))
     files = [*VOCABULARY_FILES, *(f'{name}.npy' for name in array_names(data))]
     digests = {name: file_digest(folder/name) for name in sorted(files)}
     metadata = _metadata(data) | dict(sha256=digests)
@@ -242,7 +253,8 @@ def load_prepared(
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{folder/'metadata.json'} is damaged ({error!r}): prepare the data again") from error
     arrays = {name: _load_array(folder/f'{name}.npy', expected[name], mmap) for name in names}
-    shapes = dict.fromkeys(RATING_COLUMNS, (n,)) | {'offsets': data.offsets.shape, EVENT_ARRAY: (n, len(data.event_features))}
+    shapes = dict.fromkeys(RATING_COLUMNS, (n,)) | dict(offsets=data.offsets.shape)
+    shapes[EVENT_ARRAY] = n, len(data.event_features)
     for name, array in arrays.items():
         shape, path = shapes[name], folder/f'{name}.npy'
         if array.shape != shape:
@@ -257,19 +269,24 @@ def sample_folder(
     folder: str | Path | None = None,  # Where to make the sample outside a clone of the repository; see `data_folder`
 ) -> Path:  # The folder with the synthetic sample
     "Find the sample of the repository; where there is none it is made, byte for byte the same"
-    here = (Path(__file__).parent if '__file__' in globals() else Path.cwd()).resolve().parent/'data'/'sample'
-    made = data_folder(folder)/'sample'
+    return _found_or_made('sample', SAMPLE_FILES, make_sample, folder)
+
+def _found_or_made(name, files, make, folder):
+    "Folder of one of the samples, in the repository or made"
+    here = (Path(__file__).parent if '__file__' in globals() else Path.cwd()).resolve().parent/'data'/name
+    made = data_folder(folder)/name
     for found in here, made:
-        if all((found/name).exists() for name in SAMPLE_FILES): return found
-    return make_sample(made)
+        if all((found/file).exists() for file in files): return found
+    return make(made)
 
 def find_data(
-    data: str | Path = 'sample',  # "sample", a name such as "ml-1m", or a path
+    data: str | Path = 'sample',  # "sample", "sample-shop", a name such as "ml-1m", or a path
     folder: str | Path | None = None,  # Where downloads are kept; see `data_folder`
     fetch: bool = True,  # Whether a MovieLens data set is downloaded if neither its archive nor its folder is there
-) -> Path:  # An archive, a MovieLens folder or a prepared folder
+) -> Path:  # An archive, a file of events, a MovieLens folder, a prepared folder or one with files of events
     "Find a data set: a path, or a name, which is downloaded unless its folder or archive is already there"
     if str(data) == 'sample': return sample_folder(folder)
+    if str(data) == 'sample-shop': return _found_or_made('sample-shop', SHOP_FILES, make_shop, folder)
     if os.path.exists(data): return Path(data)  # False, too, for a name that is too long for the disk
     if name := movielens_name(data):
         kept = data_folder(folder)
@@ -279,18 +296,43 @@ def find_data(
         if fetch: return download(name, folder)
         raise DataError(f"{name} is not on this machine, neither in {kept} nor in the current folder")
     raise DataError(f"unknown data set '{data}' (no file or folder of that name exists either): choose one "
-                    f"of sample, {', '.join(ARCHIVES)}, or give the path of a .zip archive, "
-                    "a MovieLens folder or a prepared folder")
+                    f"of sample, sample-shop, {', '.join(ARCHIVES)}, or give the path of a .zip archive, "
+                    "a MovieLens folder, a prepared folder, or a file of events")
+
+# %% ../nbs/01b_prepared.ipynb #01b0e002
+def is_movielens(
+    path: Path,  # A file or a folder
+) -> bool:  # True for an archive, and for a folder with the ratings of one of its layouts
+    "Check whether a path is to be read as a MovieLens data set"
+    if path.is_file(): return path.suffix.lower() == '.zip' or zipfile.is_zipfile(path)
+    if any((path/layout.ratings).exists() for layout in LAYOUTS): return True
+    suffixes = {suffix.lower() for file in path.iterdir() for suffix in file.suffixes}
+    return not suffixes & {'.csv', '.tsv', '.parquet', '.inter'}             # nothing that could be a table of events
+
+def load_files(
+    path: str | Path,  # A file of events, or a folder of such files and tables of users and items
+    columns: dict | str | None = None,  # Our names to yours, such as "user=customer,item=sku"
+    features: dict[str, str] | None = None,  # Kinds of features, as for `from_frame`
+) -> Interactions:  # Ready to be cut into sequences
+    "Load events, users and items from files of any layout"
+    files = read_files(path, columns)
+    name = Path(path).resolve().name.split('.')[0]
+    return from_frame(files.events, files.users, files.items, name=name, features=features,
+                      where=files.where, source=files.source)
 
 # %% ../nbs/01b_prepared.ipynb #01b0f00d
 def load(
-    data: str | Path = 'sample',  # "sample", a name such as "ml-1m", or the path of an archive or a folder
+    data: str | Path = 'sample',  # "sample", "sample-shop", a name such as "ml-1m", or the path of an archive, file or folder
     folder: str | Path | None = None,  # Where downloads are kept; see `data_folder`
     fetch: bool = True,  # Whether to download a MovieLens data set that is missing
+    columns: str | None = None,  # Of a file of events: our names to its own, such as "user=customer,item=sku"
 ) -> Interactions:  # Ready to be cut into sequences
     "Load any data set by its name or path"
     path = find_data(data, folder, fetch)
-    if not (path/'metadata.json').exists(): return read_movielens(path)
+    is_prepared = (path/'metadata.json').exists()
+    if not is_prepared and not is_movielens(path): return load_files(path, columns)
+    if columns is not None: raise DataError(f"{path} has columns of known names: leave columns out")
+    if not is_prepared: return read_movielens(path)
     others = [layout.ratings for layout in LAYOUTS if (path/layout.ratings).exists()]
     if not others: return load_prepared(path)
     raise DataError(f"{path} holds two data sets, {others[0]} and a prepared one (metadata.json): "

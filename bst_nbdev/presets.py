@@ -92,8 +92,9 @@ PRESETS['keras'] = Preset(
                'switches, and ships with them off). The target has a position too. LeakyReLU has a slope '
                'of 0.01 (Keras: 0.3). Ratings are divided by the top of the scale before they multiply. '
                'Row 0 of each table is for the unknown. The output starts at the mean.',
-    model=dict(sequence_length=4, item_width='sqrt', user_width='sqrt', feature_width='sqrt', item_join='dense',
-               position='learned', rating='multiply', blocks=1, heads=3, head_width='item', hidden=0,
+    model=dict(sequence_length=4, item_width='sqrt', user_width='sqrt', feature_width='sqrt',
+               item_join='dense', position='learned', rating='multiply', blocks=1, heads=3,
+               head_width='item', hidden=0,
                mlp=(256, 128), batch_norm=True, dropout=.1, loss='mse'),
     training=dict(epochs=5, batch_size=265, optimizer='adagrad', learning_rate=.01))
 
@@ -118,7 +119,8 @@ PRESETS['single-sequence'] = Preset(
            'validation',
     departures='Not a published model.',
     model=dict(sequence_length=16, item_width=32, user_width=32, feature_width=8, item_join='mean',
-               item_numbers=True, position='time-gap', rating='embed', blocks=1, heads=4, hidden=64, activation='gelu',
+               item_numbers=True, position='time-gap', rating='embed', blocks=1, heads=4, hidden=64,
+               activation='gelu',
                norm='pre', pooling='target', biases=True, mlp=(64,), dropout=.1, id_dropout=.01, loss='mse'),
     training=dict(epochs=8, batch_size=128, optimizer='adamw', learning_rate=.003, schedule='one-cycle',
                   weight_decay=.05))

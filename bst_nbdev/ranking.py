@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from .core import ConfigError, check_at_least, check_choice, progress, require_extra
-from .data import Interactions
+from .data import Interactions, event_rows
 from .evaluation import training_rows
 from .model import SequenceModel
 from .packing import History
@@ -97,7 +97,7 @@ def history_before(
     if max_history is not None: rows = rows[-max_history:]
     profile = tuple(int(feature.rows[user]) for feature in interactions.user_features.values())
     items = interactions.item[rows].astype(np.int64)
-    event = interactions.event_rows(rows) if interactions.event_features else None
+    event = event_rows(interactions, rows) if interactions.event_features else None
     return History(items, interactions.rating[rows], interactions.timestamp[rows], user, profile, event)
 
 # %% ../nbs/08a_ranking.ipynb #08a10014

@@ -19,7 +19,8 @@ from fastcore.basics import patch
 
 from .core import UNKNOWN, CheckpointError, ConfigError, check_at_least, csv_safe, progress
 from .names import check_run, hub_name
-from .data import Interactions, parse_time
+from .checks import parse_time
+from .data import Interactions
 from .prepared import load_vocabularies, save_vocabularies
 from .packing import History
 from .model import SequenceModel
@@ -127,7 +128,8 @@ class Predictor:
         self.catalogue, self.metadata = catalogue, metadata
         new = metadata.get('new_items', 0)
         self.items = RecommendableItems(catalogue, popularity, network.known_items, new)
-        self.users = KnownUsers(catalogue, metadata['recipe']['data'] if ratings is None else ratings)
+        recipe = metadata['recipe']
+        self.users = KnownUsers(catalogue, recipe['data'] if ratings is None else ratings, recipe.get('columns'))
 
     @property
     def index(self) -> TitleIndex:
@@ -168,7 +170,7 @@ class Predictor:
         by: str | None = None,  # The answer to explain: one of `ranked_by_choices`; None for the first
         at=None,  # Time of the question, in a form that `parse_time` reads; None: unknown
         profile: dict | None = None,  # Profile of a new user
-    ) -> pd.DataFrame:  # item, title, features, rating (if there are any), effect, attention, largest effect first; `attrs`: the answers
+    ) -> pd.DataFrame:  # item, title, features, rating (if any), effect, attention, largest effect first; `attrs`: the answers
         "Explain an answer by the ratings that moved it most"
         check_at_least('k', k)
         at, row = parse_time(at, 'at'), self.index.row(item)

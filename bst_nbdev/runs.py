@@ -170,7 +170,8 @@ def _described(data, users, items):
                                  ('item', data.items.encode(items), data.item_features)):
         for name, feature in features.items():
             if isinstance(feature, SeveralValues):
-                found |= {f'{what} {name} {value}': feature.flags[rows, n] for n, value in enumerate(feature.names)}
+                flags = zip(feature.names, feature.flags[rows].T)
+                found |= {f'{what} {name} {value}': column for value, column in flags}
             else: found[f'{what} {name}'] = np.append('', feature.cells()).astype(object)[rows]
     return found
 
@@ -214,7 +215,7 @@ def load_run(
         raise CheckpointError(f"{folder}/metrics.json is missing or damaged: train again") from error
     log = read_training_log(folder, epochs)
     known = load_vocabularies(folder)
-    try: interactions = load(recipe.data if data is None else data)
+    try: interactions = load(recipe.data if data is None else data, columns=recipe.columns)
     except DataError as error:
         if data is not None: raise
         raise DataError(f"{error}; if the data of {folder} have moved, "

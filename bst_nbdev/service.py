@@ -23,7 +23,7 @@ import pandas as pd
 from . import __version__
 from .core import BSTError, check_choice, logger, require_extra
 from .vocabulary import Vocabulary
-from .data import parse_time
+from .checks import parse_time
 from .packing import History
 from .top_items import ranked_by_choices
 from .evaluation import interpret_scores

@@ -129,7 +129,7 @@ def rows_of_kinds(
     "Find the events of some kinds"
     feature = interactions.event_features.get(KIND)
     if not isinstance(feature, Feature):
-        raise ConfigError(f"{interactions.name} has no kinds of events (a column {KIND!r}): leave targets out")
+        raise ConfigError(f"{interactions.name} has no kinds of events (column {KIND!r}): leave out targets")
     known = list(map(str, feature.values.ids))
     for kind in kinds: check_choice('kind of targets', kind, known)
     number = list(interactions.event_features).index(KIND)

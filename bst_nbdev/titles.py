@@ -238,8 +238,8 @@ def shown_features(
     for name in names:
         feature = catalogue.item_features[name]
         if name == 'year': continue
-        numeric = isinstance(feature, Numbers)
-        found[name] = np.where(np.isnan(feature.numbers), None, feature.numbers) if numeric else np.append('', feature.cells())
+        if not isinstance(feature, Numbers): found[name] = np.append('', feature.cells())
+        else: found[name] = np.where(np.isnan(feature.numbers), None, feature.numbers)
     return found
 
 # %% ../nbs/10_titles.ipynb #4395d424

@@ -125,9 +125,6 @@ def check_two_stream_config(
         raise ConfigError("with visibility 'bidirectional' no question comes before all ratings: "
                           'set cold_start to 0')
     check_scale(config)
-    if not config.has_ratings and config.rates:
-        raise ConfigError(f"objective {config.objective!r} needs ratings, which these data lack: use objective next, "
-                          "or a preset of the published models, which draws items that were not clicked")
     for name in 'recency', 'next_weight':
         value = getattr(config, name)
         if not math.isfinite(value): raise ConfigError(f"{name} must be a finite number, got {value}")
@@ -195,8 +192,7 @@ class TwoStreamTransformer(nn.Module):
             if c.history_dropout:
                 history = drop_history(c.history_dropout, padding_mask, item, rating, time, position, event)
                 padding_mask, item, rating, time, position, event = history
-        user_vector = self.user_token.expand(user.shape[0], -1)                                # (B, D)
-        user_vector = sum(self.user(user, user_features), user_vector)
+        user_vector = sum(self.user(user, user_features), self.user_token.expand(len(user), -1))   # (B, D)
         tokens = self.rating(self.item(item), rating, ~padding_mask)                           # (B, S, D)
         if c.event_features: tokens = tokens + self.event(event)
         if self.reads_residual:

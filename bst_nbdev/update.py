@@ -47,7 +47,7 @@ class Parent:
 
     def load_data(self) -> Interactions | None:  # None if they are gone or have changed
         "Load the parent's data, if they are still there"
-        try: data = load(self.recipe.data)
+        try: data = load(self.recipe.data, columns=self.recipe.columns)
         except (BSTError, OSError): return None
         return data if data.source.get('sha256') == self.checksum else None
 
@@ -90,6 +90,7 @@ def grow_profiles(
         found[name] = feature.encode(cells[1:])
     return found
 
+# %% ../nbs/09b_update.ipynb #09b10e01
 def grow_vocabularies(
     catalogue: Interactions,  # What is known
     data: Interactions,  # Newer data
@@ -106,7 +107,7 @@ def read_newer(
     data: str | Path,  # Name or path of newer data, as `load` accepts it
 ) -> tuple[Interactions, np.ndarray]:  # All ratings, and how many of each user's ratings the parent knew (int64, [U])
     "Read newer data in the rows of a parent, and check that they go on from what it knows"
-    newer = load(data)
+    newer = load(data, columns=parent.recipe.columns)
     check_same_world(newer, parent.catalogue)
     check_old_ratings(newer, parent.known, str(parent.folder), parent.load_data)
     interactions = align(newer, grow_vocabularies(parent.catalogue, newer))
@@ -140,7 +141,8 @@ def plan_update(
 ) -> UpdateRecipe:  # Complete
     "Make the recipe of an update"
     parent = load_parent(folder)
-    return UpdateRecipe(str(folder), str(data), parent.recipe.preset, parent.weights, **settings)
+    kept = dict(columns=parent.recipe.columns)
+    return UpdateRecipe(str(folder), str(data), parent.recipe.preset, parent.weights, **kept | settings)
 
 # %% ../nbs/09b_update.ipynb #09b1002a
 @dataclass(frozen=True, eq=False)
@@ -190,5 +192,5 @@ def prepare_run(
     if isinstance(recipe, UpdateRecipe):
         update = open_update(recipe, data)
         return update.interactions, update.train
-    interactions = load(recipe.data if data is None else data)
+    interactions = load(recipe.data if data is None else data, columns=recipe.columns)
     return interactions, partial(train, recipe, interactions)

@@ -91,6 +91,7 @@ class UpdateRecipe:
     old_share: float = 1.  # Old targets for each new one that is learnt
     batch_size: int | None = None  # Examples in a training batch
     seed: int = 0  # Seed of the old targets, dropout and order
+    columns: str | None = None  # Of files of events: our names to theirs, as the parent read them
 
     def __post_init__(self):
         check_choice('protocol', self.protocol, UPDATE_PROTOCOLS)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['READING', 'as_table', 'split_ratings', 'latest_ratings', 'rating_times', 'find_items', 'check_problems',
            'event_columns', 'make_history', 'profile_row', 'profile_rows', 'UserError', 'warn_of_unknown_items',
-           'known_event_rows', 'KnownUsers', 'read_again_on_hangup']
+           'known_event_rows', 'known_profiles', 'KnownUsers', 'read_again_on_hangup']
 
 # %% ../nbs/10_users.ipynb #10b00005
 import signal
@@ -18,7 +18,8 @@ import pandas as pd
 
 from .core import UNKNOWN, BSTError, ConfigError, DataError, logger, printable
 from .features import Feature, Numbers
-from .data import TIME_RULES, Interactions, check_rows, parse_times
+from .checks import TIME_RULES, check_rows, parse_times
+from .data import Interactions, event_rows
 from .prepared import load
 from .packing import ASSUMED_GAP, History
 from .newer_data import check_same_world, known_events, row_map
@@ -32,6 +33,7 @@ def as_table(
     are_rows = isinstance(given, list) and given and all(isinstance(one, dict) for one in given)
     return pd.DataFrame(given) if are_rows else given
 
+# %% ../nbs/10_users.ipynb #10b00e04
 def split_ratings(
     given,  # DataFrame (item or title, rating, optionally timestamp), its rows as dicts, or a list of pairs (title or id, rating)
     has_ratings: bool = True,  # Whether ratings are needed; without, a list of titles or ids will do
@@ -42,12 +44,13 @@ def split_ratings(
         name = next((column for column in ('item', 'title') if column in given), None)
         if name is None or (has_ratings and 'rating' not in given):
             columns = ', '.join(map(str, given.columns)) or 'no columns'
-            needed = 'a column item or title, and a column rating' if has_ratings else 'a column item or title'
+            needed = 'a column item or title' + (', and a column rating' if has_ratings else '')
             raise DataError(f"a history needs {needed}, got {columns}")
         times = given['timestamp'].tolist() if 'timestamp' in given else None
         return given[name].tolist(), given['rating'].tolist() if has_ratings else [1.] * len(given), times
     if not has_ratings and isinstance(given, (list, tuple)):
-        return [one[0] if isinstance(one, tuple) and len(one) == 2 else one for one in given], [1.] * len(given), None
+        names = [one[0] if isinstance(one, tuple) and len(one) == 2 else one for one in given]
+        return names, [1.] * len(given), None
     try: pairs = [(item, rating) for item, rating in given]
     except (TypeError, ValueError) as error:
         raise DataError("a history must be a user's id, a DataFrame, or a list of pairs such as "
@@ -116,9 +119,11 @@ def event_columns(
     if not catalogue.event_features: return None
     found = np.zeros((len(given), len(catalogue.event_features)), np.int32)
     for n, (name, feature) in enumerate(catalogue.event_features.items()):
-        if isinstance(given, pd.DataFrame) and name in given: found[:, n] = feature.encode(given[name].to_numpy()).rows[1:]
+        if not isinstance(given, pd.DataFrame) or name not in given: continue
+        found[:, n] = feature.encode(given[name].to_numpy()).rows[1:]
     return found
 
+# %% ../nbs/10_users.ipynb #10b00e03
 def make_history(
     given,  # DataFrame (item or title, rating, optionally timestamp), or a list of pairs (title or id, rating)
     index: TitleIndex,  # Finds the items
@@ -138,7 +143,8 @@ def make_history(
     check_problems(problems, len(names))
     time = ASSUMED_GAP * np.arange(len(item)) if times is None else rating_times(names, times)
     history = History(item, rating, time, UNKNOWN, profile, event_columns(given, catalogue))
-    return history.select(latest_ratings(item, time) if catalogue.has_ratings else np.argsort(time, kind='stable'))
+    in_order = np.argsort(time, kind='stable')
+    return history.select(latest_ratings(item, time) if catalogue.has_ratings else in_order)
 
 # %% ../nbs/10_users.ipynb #10a0f001
 def profile_row(
@@ -150,7 +156,8 @@ def profile_row(
     if value is None: return UNKNOWN
     row = int(feature.encode([value]).rows[1])
     if row != UNKNOWN: return row
-    if isinstance(feature, Numbers): raise ConfigError(f"{name} {value!r} in the profile is not a number: give one")
+    if isinstance(feature, Numbers):
+        raise ConfigError(f"{name} {value!r} in the profile is not a number: give one")
     known = list(map(str, feature.values.ids[:20]))
     if len(feature.values.ids) > 20: known.append('…')
     raise ConfigError(f"unknown {name} {value!r} in the profile: the model knows {', '.join(known)}")
@@ -194,7 +201,18 @@ def known_event_rows(
     "Look up what is known of events in the rows of a model"
     if not catalogue.event_features: return None
     values = known_events(data.event_values[rows], data, catalogue)
-    return replace(catalogue, event_values=values).event_rows(slice(None))
+    return event_rows(replace(catalogue, event_values=values))
+
+def known_profiles(
+    data: Interactions,  # Data of known users
+    rows: np.ndarray,  # Rows of users in the data (int, [n])
+    catalogue: Interactions,  # What the model knows
+) -> list[tuple[int, ...]]:  # Of each user the model's rows of the profile
+    "Look up profiles; values that the model does not know count as missing"
+    wanted = np.append(UNKNOWN, rows)
+    found = [known.encode(data.user_features[name].take(wanted).cells()).rows[1:].tolist()
+             for name, known in catalogue.user_features.items()]
+    return list(zip(*found)) if found else [()] * len(rows)
 
 # %% ../nbs/10_users.ipynb #3be78379
 class KnownUsers:
@@ -202,8 +220,9 @@ class KnownUsers:
     def __init__(self,
         catalogue: Interactions,  # What the model knows
         ratings: Interactions | str | Path,  # The data, or their path: those of the training, or newer ones
+        columns: str | None = None,  # Of a file of events: our names to its own
     ):
-        self.catalogue, self.ratings = catalogue, ratings
+        self.catalogue, self.ratings, self.columns = catalogue, ratings, columns
         self.found = self.missing = None       # the data with the model's row of each of their items, or why there are none
         self.fetch = True
 
@@ -231,7 +250,7 @@ class KnownUsers:
         remedy = 'give the path of the data of known users (data, --data), or ratings instead of an id'
         try:
             data = self.ratings
-            if not isinstance(data, Interactions): data = load(data, fetch=self.fetch)
+            if not isinstance(data, Interactions): data = load(data, fetch=self.fetch, columns=self.columns)
             check_same_world(data, self.catalogue)
         except BSTError as error: raise DataError(f"{error}; {remedy}") from error
         rows = row_map(data.items, self.catalogue.items)
@@ -239,33 +258,22 @@ class KnownUsers:
         self.found, self.missing = (data, rows), None
         return self.found
 
-    def profiles(self,
-        rows: np.ndarray,  # Rows of users in the data (int, [n])
-    ) -> list[tuple[int, ...]]:  # Of each user the model's rows of the profile
-        "Look up profiles; values that the model does not know count as missing"
-        features = self.interactions.user_features
-        wanted = np.append(UNKNOWN, rows)
-        found = [known.encode(features[name].take(wanted).cells()).rows[1:].tolist()
-                 for name, known in self.catalogue.user_features.items()]
-        return list(zip(*found)) if found else [()] * len(rows)
-
     def histories(self,
         users: list,  # Ids in the data
     ) -> list[History]:  # All ratings of each user
         "Collect the histories of known users"
-        data, item_rows = self.loaded()
-        ids = np.array(users)
+        (data, item_rows), ids = self.loaded(), np.array(users)
         rows, known_rows = data.users.encode(ids).tolist(), self.catalogue.users.encode(ids).tolist()
         if UNKNOWN in rows:
             user = users[rows.index(UNKNOWN)]
             raise UserError(f"no user has the id {user!r}: give one of the data, or a list of ratings")
         found = []
-        for row, user, profile in zip(rows, known_rows, self.profiles(rows)):
+        for row, user, profile in zip(rows, known_rows, known_profiles(data, rows, self.catalogue)):
             mine = slice(data.offsets[row], data.offsets[row + 1])
             item = item_rows[data.item[mine]].astype(np.int64)
-            known = item != UNKNOWN
-            rating, time = (np.array(x[mine]) for x in (data.rating, data.timestamp))
-            found.append(History(item, rating, time, user, profile, known_event_rows(data, mine, self.catalogue)).select(known))
+            rating, time = np.array(data.rating[mine]), np.array(data.timestamp[mine])
+            event = known_event_rows(data, mine, self.catalogue)
+            found.append(History(item, rating, time, user, profile, event).select(item != UNKNOWN))
         return found
 
     def history(self,

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from .core import ConfigError, check_at_least
-from .data import Interactions
+from .data import Interactions, event_rows
 from .splits import Split, as_tensor, check_sequence_length, history_ranges
 
 # %% ../nbs/02a_windows.ipynb #b3d17c43
@@ -33,7 +33,7 @@ class RatingTensors:
         features = [feature.rows for feature in interactions.user_features.values()]
         profile = np.stack(features, -1) if features else np.zeros((len(interactions.users), 0), np.int32)
         self.profile = as_tensor(profile, device)                           # (U, F) int32
-        self.event = as_tensor(interactions.event_rows(here), device)       # (N, E) int32
+        self.event = as_tensor(event_rows(interactions, here), device)       # (N, E) int32
         self.device = self.user.device
 
     def slice_of(self,
@@ -153,7 +153,8 @@ class PairedWindows(Windows):
         anew: bool = True,  # Whether items are drawn anew each time (training), or once for all (evaluation)
     ):
         super().__init__(interactions, targets, sequence_length, history_rows, tensors, device)
-        self.drawn_from = as_tensor(interactions.item[targets if drawn_from is None else drawn_from], self.tensors.device)
+        drawn_from = targets if drawn_from is None else drawn_from
+        self.drawn_from = as_tensor(interactions.item[drawn_from], self.tensors.device)
         generator = torch.Generator().manual_seed(len(self.rows))
         draw = torch.randint(len(self.drawn_from), (len(self.rows),), generator=generator)
         self.drawn = None if anew else self.drawn_from[draw.to(self.drawn_from.device)]
@@ -162,7 +163,9 @@ class PairedWindows(Windows):
         "Gather a batch of windows, then the same windows with drawn items"
         inputs, label = super().__getitem__(positions)
         if self.drawn is not None: drawn = self.drawn[positions]
-        else: drawn = self.drawn_from[torch.randint(len(self.drawn_from), (len(positions),), device=self.drawn_from.device)]
+        else:
+            draw = torch.randint(len(self.drawn_from), (len(positions),), device=self.drawn_from.device)
+            drawn = self.drawn_from[draw]
         inputs = {name: torch.cat([x, x]) for name, x in inputs.items()}
         inputs['item'][len(positions):, -1] = drawn
         return inputs, torch.cat([torch.ones_like(label), torch.zeros_like(label)])

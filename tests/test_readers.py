@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from bst_nbdev.core import BSTError, DataError, MissingExtraError
-from bst_nbdev.data import from_frame, parse_times
+from bst_nbdev.checks import parse_times
+from bst_nbdev.data import from_frame
 from bst_nbdev.movielens import read_movielens
 from bst_nbdev.readers import read_files
 from bst_nbdev.shop import make_shop

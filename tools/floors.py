@@ -15,8 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
     'ground': ['core', 'names'],
-    'data': ['sample', 'shop', 'vocabulary', 'features', 'data', 'pictures', 'movielens', 'layouts', 'readers', 'prepared',
-             'out_of_core', 'splits', 'windows', 'packing', 'newer_data'],
+    'data': ['sample', 'shop', 'vocabulary', 'features', 'checks', 'data', 'pictures', 'layouts', 'movielens', 'readers',
+             'prepared', 'out_of_core', 'splits', 'windows', 'packing', 'newer_data'],
     'network': ['embedding', 'transformer', 'relative_attention', 'mlp', 'model', 'heads', 'hiding', 'bst', 'two_stream',
                 'presets', 'top_items', 'growth'],
     'learning': ['training', 'saving', 'resume', 'tracking', 'evaluation', 'ranking', 'explain', 'update_recipe', 'pipeline',
