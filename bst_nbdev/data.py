@@ -19,8 +19,8 @@ import pandas as pd
 from pandas.api.types import infer_dtype
 
 from .core import UNKNOWN, DataError, check_choice
-from .vocabulary import (Feature, RatingScale, Vocabulary, check_texts, is_present, make_vocabulary,
-                                  whole_numbers)
+from .vocabulary import (ITEM_WORDS, Feature, RatingScale, Vocabulary, check_scale, check_texts, check_words,
+                                  is_present, make_vocabulary, whole_numbers)
 
 # %% ../nbs/01_data.ipynb #f44133ae
 @dataclass(frozen=True, eq=False, repr=False)
@@ -41,6 +41,8 @@ class Interactions:
     rating_values: tuple[float, ...]  # The scale, ascending: (1, 2, 3, 4, 5), or lowest and highest if it is continuous
     name: str = 'frame'  # For tables and file names
     source: dict = field(default_factory=dict)  # Origin: path, sha256, format
+    words: tuple[str, str] = ITEM_WORDS  # What one item is called, and several: ('film', 'films')
+    origin: str | None = None  # Name or path by which `load` has read them; None: they were given as tables
 
     def __len__(self): return len(self.user)
 
@@ -112,6 +114,7 @@ class Tables:
     where: Callable[[str, int], str]  # ("ratings", 0) -> "ratings.dat, line 1"; row -1 stands for the table itself
     name: str = 'frame'  # Of the data set
     source: dict = field(default_factory=dict)  # Origin: path, sha256, format
+    words: tuple[str, str] = ITEM_WORDS  # What one item is called, and several
 
 # %% ../nbs/01_data.ipynb #ad203c1b
 def raise_data_error(
@@ -286,7 +289,7 @@ def build_interactions(
     digest = hashlib.sha256(b''.join(digests[name].digest() for name in RATING_COLUMNS)).hexdigest()
     return Interactions(**arrays, users=users, items=items, user_features=features, **columns,
                         rating_values=tuple(map(float, rating_values)), name=tables.name,
-                        source=tables.source | dict(sha256=digest))
+                        source=tables.source | dict(sha256=digest), words=check_words(tables.words))
 
 # %% ../nbs/01_data.ipynb #c71bd47b
 def _find_scale(rating):
@@ -482,6 +485,7 @@ def from_frame(
     columns: dict[str, str] | None = None,  # Our names to yours, such as {'user': 'customer', 'item': 'isbn'}
     rating_values: tuple[float, ...] | None = None,  # The scale: all values, or lowest and highest; None: from the ratings
     name: str = 'frame',  # Name of the data set
+    words: tuple[str, str] = ITEM_WORDS,  # What one item is called, and several, such as ('book', 'books')
 ) -> Interactions:  # Users and items that were not rated are known too, if they have a table
     "Make `Interactions` from DataFrames"
     columns = columns or {}
@@ -491,10 +495,6 @@ def from_frame(
     table = pd.DataFrame(dict(user=_ids_of('ratings', table, 'user'), item=_ids_of('ratings', table, 'item'),
                               rating=_numbers_of('ratings', table, 'rating'),
                               timestamp=parse_times(table['timestamp'])))
-    if rating_values is not None:
-        rating_values = tuple(sorted(map(float, rating_values)))
-        if len(rating_values) < 2:
-            raise DataError(f"rating_values must hold the lowest and the highest rating, got {rating_values}")
     users = None if users is None else _user_table(users, columns)
     items = None if items is None else item_table(items, columns)
-    return assemble(Tables(table, users, items, rating_values, row_of, name, dict(format='frame')))
+    return assemble(Tables(table, users, items, check_scale(rating_values), row_of, name, dict(format='frame'), words))

@@ -127,8 +127,8 @@ def _zip_members(path):
     except (zipfile.BadZipFile, NotImplementedError, ValueError, IndexError, OSError) as error:
         if path.suffix.lower() == '.zip':
             raise DataError(f"{path} is not a whole zip archive ({error}): download it again") from error
-        raise DataError(f"{path} is not a zip archive ({error}): "
-                        "give the folder that holds it, or a .zip archive") from error
+        raise DataError(f"{path} is neither a folder nor a .zip archive: give the folder that holds it; a table of "
+                        "your own is read by from_frame, and saved as such a folder by save_prepared") from error
     size = sum(member.file_size for member in members)
     if size > MAX_UNPACKED:
         raise DataError(f"{path} would unpack to {size:,} bytes, more than {MAX_UNPACKED:,}: "
@@ -417,7 +417,7 @@ def read_side_tables(
         return f"{file}, line {number}"
     source = dict(path=str(path), format=layout.name)
     name = files.path.stem if files.zipped else files.path.resolve().name
-    return files, layout, Tables(None, users, items, layout.rating_values, where, name, source)
+    return files, layout, Tables(None, users, items, layout.rating_values, where, name, source, ('film', 'films'))
 
 def read_movielens(
     path: str | Path,  # A MovieLens folder or .zip archive; the names of its files tell which layout it has

@@ -21,7 +21,7 @@ from .core import UNKNOWN, DataError, atomic_path, csv_safe, file_digest, librar
 from .data import RATING_COLUMNS, Interactions, item_columns
 from .movielens import ARCHIVES, LAYOUTS, data_folder, download, movielens_name, read_movielens
 from .sample import SAMPLE_FILES, make_sample
-from .vocabulary import Feature, Vocabulary
+from .vocabulary import ITEM_WORDS, Feature, Vocabulary, check_words
 
 # %% ../nbs/01b_prepared.ipynb #5c4f4ca0
 FORMAT_VERSION = 1  # of prepared folders and saved vocabularies
@@ -42,7 +42,7 @@ def save_vocabularies(
                 for name, feature in data.user_features.items()}
     meta = dict(format=FORMAT_VERSION, name=data.name, rating_values=data.rating_values, features=features,
                 users=dict(kind=data.users.id_type, count=data.num_users),
-                items=dict(kind=data.items.id_type, count=data.num_items))
+                items=dict(kind=data.items.id_type, count=data.num_items), words=data.words)
     (folder/'vocabularies.json').write_text(json.dumps(meta, indent=1), encoding='utf-8')
     users = dict(user=data.users.ids)
     for name, feature in data.user_features.items(): users[name] = _cells(feature)
@@ -92,14 +92,16 @@ def _read_vocabulary(path, values, kind):
 
 # %% ../nbs/01b_prepared.ipynb #2fd2acfa
 def _read_meta(folder):
-    "Read kinds and counts of users and items, kind and values of the features, the scale and the name"
+    "Read kinds and counts of users and items, kind and values of the features, the scale, the name and the words"
     path = folder/'vocabularies.json'
     meta = _read_json(path, 'a folder with vocabularies')
     try:
         kinds = {table: (str(meta[table]['kind']), int(meta[table]['count'])) for table in ('users', 'items')}
         features = {name: (str(found['kind']), list(found['values']))
                     for name, found in meta['features'].items()}
-        return kinds, features, tuple(map(float, meta['rating_values'])), meta['name']
+        words = check_words(meta.get('words', ITEM_WORDS))                  # older folders have none
+        return kinds, features, tuple(map(float, meta['rating_values'])), meta['name'], words
+    except DataError as error: raise DataError(f"{path} is damaged ({error}): make it again") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path} is damaged ({error!r}): make it again") from error
 
@@ -114,7 +116,7 @@ def load_vocabularies(
 ) -> Interactions:  # Users, items, features and genres as they were, and no ratings
     "Read vocabularies back"
     folder = Path(folder)
-    kinds, features, rating_values, name = _read_meta(folder)
+    kinds, features, rating_values, name, words = _read_meta(folder)
     user_cells = _read_table(folder/'users.csv', ['user', *features], kinds['users'][1])
     item_cells = _read_table(folder/'items.csv', ['item', 'title', 'year', 'genres'], kinds['items'][1])
     users = _read_vocabulary(folder/'users.csv', user_cells['user'], kinds['users'][0])
@@ -130,7 +132,8 @@ def load_vocabularies(
     user_features = {column: _read_feature(folder, user_cells[column], *found)
                      for column, found in features.items()}
     return Interactions(**none, offsets=np.zeros(len(users) + 1, np.int64), users=users, items=items,
-                        user_features=user_features, **columns, rating_values=rating_values, name=name)
+                        user_features=user_features, **columns, rating_values=rating_values, name=name,
+                        words=words)
 
 # %% ../nbs/01b_prepared.ipynb #ebfa0e2a
 ARRAYS = ('user', 'item', 'rating', 'timestamp', 'offsets', 'genres', 'year')  # one .npy file each
@@ -268,14 +271,17 @@ def find_data(
 
 # %% ../nbs/01b_prepared.ipynb #01b0f00d
 def load(
-    data: str | Path = 'sample',  # "sample", a name such as "ml-1m", or the path of an archive or a folder
+    data: str | Path | None = 'sample',  # "sample", a name such as "ml-1m", or the path of an archive or a folder
     folder: str | Path | None = None,  # Where downloads are kept; see `data_folder`
     fetch: bool = True,  # Whether to download a MovieLens data set that is missing
-) -> Interactions:  # Ready to be cut into sequences
-    "Load any data set by its name or path"
+) -> Interactions:  # Ready to be cut into sequences; `origin` is the name or path
+    "Load any data set by its name or path; None stands for tables, which have neither"
+    if data is None:
+        raise DataError("the ratings were given as tables, so there is no file to read them from: "
+                        "save them with save_prepared, and give its folder")
     path = find_data(data, folder, fetch)
-    if not (path/'metadata.json').exists(): return read_movielens(path)
+    if not (path/'metadata.json').exists(): return replace(read_movielens(path), origin=str(data))
     others = [layout.ratings for layout in LAYOUTS if (path/layout.ratings).exists()]
-    if not others: return load_prepared(path)
+    if not others: return replace(load_prepared(path), origin=str(data))
     raise DataError(f"{path} holds two data sets, {others[0]} and a prepared one (metadata.json): "
                     "move one of them to a folder of its own")

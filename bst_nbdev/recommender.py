@@ -233,7 +233,8 @@ class Recommender(Predictor):
         run: Run,  # Trained or loaded
     ) -> 'Recommender':  # With all users of the run's data
         "Make the recommender of a run"
-        counts, data = training_counts(run.interactions, run.split), run.interactions
+        data = run.interactions
+        counts = training_counts(data, run.split, run.before)
         return cls(run.model, data, counts, run_metadata(run), data)
 
     @classmethod

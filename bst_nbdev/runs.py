@@ -34,7 +34,7 @@ from .model import SequenceModel
 from .presets import rebuild_model
 from .tracking import plot_learning_curve
 from .saving import restore_model, save_model
-from .update_recipe import UpdateRecipe
+from .update_recipe import UpdateRecipe, rows_since
 from .pipeline import Recipe, Run, choose_device, read_recipe
 
 # %% ../nbs/09a_runs.ipynb #dfe65d41
@@ -102,9 +102,15 @@ def claim_folder(
 def training_counts(
     interactions: Interactions,  # All ratings
     split: Split,  # Their split
+    before: np.ndarray | None = None,  # Of an update: ratings of each user that the parent knew (int64, [U])
 ) -> np.ndarray:  # int64 (M,), row 0 included
-    "Count the training ratings of each item"
-    return np.bincount(interactions.item[split.train], minlength=len(interactions.items))
+    "Count the ratings of each item that were learnt, by a run or by its parent"
+    learnt = np.zeros(len(interactions), bool)
+    if before is not None:
+        learnt[:] = True
+        learnt[rows_since(interactions, before)] = False
+    learnt[split.train] = True
+    return np.bincount(interactions.item[learnt], minlength=len(interactions.items))
 
 # %% ../nbs/09a_runs.ipynb #907e0e8e
 FINGERPRINT_FILE = 'fingerprint.csv'
@@ -140,7 +146,7 @@ def save_run(
         save_vocabularies(run.interactions, scratch)
         (scratch/'metrics.json').write_text(json.dumps(run_metadata(run), indent=1, default=str))
         run.training_log.to_csv(scratch/'training_log.csv', index=False)
-        counts = training_counts(run.interactions, run.split)[1:]
+        counts = training_counts(run.interactions, run.split, run.before)[1:]
         popularity = pd.DataFrame(dict(item=run.interactions.items.ids, ratings=counts))
         popularity.map(csv_safe).to_csv(scratch/'popularity.csv', index=False)
         before = np.zeros(len(run.interactions.users), np.int64) if run.before is None else run.before
