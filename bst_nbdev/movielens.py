@@ -26,7 +26,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from .core import DataError, DownloadError, atomic_path, check_choice, progress
+from .core import DataError, DownloadError, atomic_path, brief, check_choice, progress
 from .data import RATING_COLUMNS, Interactions, Tables, assemble
 
 # %% ../nbs/01a_movielens.ipynb #fa22baf8
@@ -58,7 +58,7 @@ def _reading(where):
     "Turn the errors of damaged files and archives into a `DataError` that names the file"
     try: yield
     except READ_ERRORS as error:
-        raise DataError(f"{where} cannot be read ({error}): get the data again") from error
+        raise DataError(f"{where} cannot be read ({brief(error)}): get the data again") from error
 
 class _CountingFile(io.RawIOBase):
     "A file of a folder or an archive, read from front to back; counts one kind of byte on the way"
@@ -126,7 +126,7 @@ def _zip_members(path):
         with zipfile.ZipFile(path) as archive: members = [m for m in archive.infolist() if not m.is_dir()]
     except (zipfile.BadZipFile, NotImplementedError, ValueError, IndexError, OSError) as error:
         if path.suffix.lower() == '.zip':
-            raise DataError(f"{path} is not a whole zip archive ({error}): download it again") from error
+            raise DataError(f"{path} is not a whole zip archive ({brief(error)}): download it again") from error
         raise DataError(f"{path} is neither a folder nor a .zip archive: give the folder that holds it; a table of "
                         "your own is read by from_frame, and saved as such a folder by save_prepared") from error
     size = sum(member.file_size for member in members)
@@ -491,7 +491,7 @@ def download(
             expected = ARCHIVES[name] or _published_md5(url, timeout)
             with open(scratch, 'wb') as file: found = _fetch(url, file, timeout)
         except (OSError, http.client.HTTPException) as error:
-            raise DownloadError(f"cannot download {url} ({error}): "
+            raise DownloadError(f"cannot download {url} ({brief(error)}): "
                                 f"get that archive in another way and put it at {path}") from error
         if found != expected:
             raise DownloadError(f"{url} is not the published archive (md5 {found} instead of {expected}): "

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .core import UNKNOWN, DataError, atomic_path, csv_safe, file_digest, library_versions, undo_csv_safe
+from .core import UNKNOWN, DataError, atomic_path, brief, csv_safe, file_digest, library_versions, undo_csv_safe
 from .data import RATING_COLUMNS, Interactions, item_columns
 from .movielens import ARCHIVES, LAYOUTS, data_folder, download, movielens_name, read_movielens
 from .sample import SAMPLE_FILES, make_sample
@@ -71,7 +71,7 @@ def _read_table(path, columns, count=None):
     "Read columns of a CSV file as arrays of text; the file must have `count` lines below its header"
     try: table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding='utf-8')
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} is missing or damaged ({error}): make it again") from error
+        raise DataError(f"{path} is missing or damaged ({brief(error)}): make it again") from error
     missing = [name for name in columns if name not in table]
     if missing: raise DataError(f"{path}, line 1: column {', '.join(missing)} is missing: make it again")
     if count is not None and len(table) != count:
@@ -192,7 +192,7 @@ def _load_array(path, expected, mmap):
     mode = 'c' if mmap and 0 not in expected['shape'] else None  # an empty file cannot be mapped
     try: array = np.load(path, mmap_mode=mode, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} is missing or damaged ({error}): prepare the data again") from error
+        raise DataError(f"{path} is missing or damaged ({brief(error)}): prepare the data again") from error
     if list(array.shape) == list(expected['shape']) and str(array.dtype) == expected['dtype']: return array
     wanted = f"{expected['dtype']} {tuple(expected['shape'])}"
     raise DataError(f"{path} holds {array.dtype} {array.shape} instead of {wanted}: prepare the data again")
@@ -204,7 +204,7 @@ def _check_digests(folder, digests):
         path = folder/name
         try: same = file_digest(path) == digests[name]
         except OSError as error:
-            raise DataError(f"{path} is missing or damaged ({error}): {again}") from error
+            raise DataError(f"{path} is missing or damaged ({brief(error)}): {again}") from error
         except (KeyError, TypeError) as error:
             raise DataError(f"{folder/'metadata.json'} is damaged ({error!r}): {again}") from error
         if not same: raise DataError(f"{path} is not what was written (its checksum differs): {again}")

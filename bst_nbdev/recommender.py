@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from .core import UNKNOWN, CheckpointError, ConfigError, check_at_least, csv_safe, progress
+from .core import UNKNOWN, CheckpointError, ConfigError, brief, check_at_least, csv_safe, progress
 from .names import check_run, hub_name
 from .data import Interactions, parse_time
 from .prepared import load_vocabularies, save_vocabularies
@@ -75,6 +75,12 @@ class RecommendableItems:
         if check_at_least('min_ratings', min_ratings, 0):
             allowed &= (self.popularity >= min_ratings) | self.new
         return allowed
+
+    @property
+    def usual_min_ratings(self) -> int:
+        "Ratings that an item of a list has at least, if nothing else is asked: 20, or fewer where half of the items have fewer"
+        counts = self.popularity[self.popularity > 0]
+        return min(20, int(np.median(counts))) if len(counts) else 0
 
     def of_genres(self,
         genres: list[str],  # Names, in upper or lower case
@@ -199,8 +205,7 @@ def fetch_model(
     try:
         return Path(snapshot_download(name, allow_patterns=['*.json', '*.csv', '*.safetensors'], **options))
     except Exception as error:  # of many kinds: network, Hub and its files
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{name} could not be fetched from the Hub ({reason}): "
+        raise CheckpointError(f"{name} could not be fetched from the Hub ({brief(error)}): "
                               'check the name and the connection') from error
 
 # %% ../nbs/10a_recommender.ipynb #10a10035
@@ -219,7 +224,7 @@ def load_parts(
             raise ValueError('the sizes differ')
     except (OSError, ValueError, AttributeError) as error:
         remedy = 'copy the whole folder, or train again'
-        raise CheckpointError(f"{folder} is not a whole run ({error}): {remedy}") from error
+        raise CheckpointError(f"{folder} is not a whole run ({brief(error)}): {remedy}") from error
     return network, catalogue, popularity, metadata
 
 # %% ../nbs/10a_recommender.ipynb #16e185e9

@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 
-from .core import (UNKNOWN, BSTError, CheckpointError, DataError, TakenError, atomic_path,
+from .core import (UNKNOWN, BSTError, CheckpointError, DataError, TakenError, atomic_path, brief,
                             check_writable, csv_safe, library_versions, source_commit, undo_csv_safe)
 from .names import command_line
 from .data import Interactions
@@ -130,7 +130,7 @@ def read_fingerprint(
         if not np.array_equal(table.user, known.users.ids): raise ValueError('other users')
         return table
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is missing or damaged ({error}): copy the whole folder, or train "
+        raise CheckpointError(f"{path} is missing or damaged ({brief(error)}): copy the whole folder, or train "
                               "again with this version") from error
 
 # %% ../nbs/09a_runs.ipynb #907e0e90
@@ -194,7 +194,7 @@ def read_training_log(
     path = Path(folder)/'training_log.csv'
     try: log = pd.read_csv(path)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is missing or damaged ({error}): copy the whole folder") from error
+        raise CheckpointError(f"{path} is missing or damaged ({brief(error)}): copy the whole folder") from error
     if len(log) == epochs and 'best' in log and log.best.dtype == bool and log.best.any(): return log
     raise CheckpointError(f"{path} is damaged: copy the whole folder")
 
@@ -303,7 +303,7 @@ def lock_run(
     except Timeout:
         raise BSTError(f"{folder} is being trained by another process: wait for it, or stop it") from None
     except OSError as error:
-        raise BSTError(f"cannot write to {folder} ({error.strerror}): make it writable") from error
+        raise BSTError(f"cannot write to {folder} ({brief(error)}): make it writable") from error
     try: yield
     finally:
         path.unlink(missing_ok=True)
