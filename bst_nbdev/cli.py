@@ -122,7 +122,7 @@ def _recommend(
     items: str | None = None,  # CSV file of items that came after training: columns item, title, genres, year
     genres: str | None = None,  # Only items of one of these genres, separated by commas
     years: str | None = None,  # Only items of one year (1995), or of a range (1990-1999)
-    min_ratings: int | None = None,  # Only items with at least this many ratings in training, and new ones; 20 or less if not given
+    min_ratings: int | None = None,  # Only items with this many ratings in training, and new ones; 20, or fewer for few data
     exact: bool = False,  # Judge all items, instead of the likeliest few hundred
     device: str = 'auto',  # auto, cpu, cuda, …
     format: str = FORMATS[0],  # How to print the items
@@ -154,11 +154,13 @@ def _ask(recommender, history, a):
     several = recommender.catalogue.words[1]
     return table, f'no {several} left: loosen the filters'
 
+# %% ../nbs/11_cli.ipynb #986184c1
 def _remarks_after(recommender, table, a):
     "Say below a table why it is shorter than it could be, and where it was written"
     several, remarks = recommender.catalogue.words[1], []
     if a.why is a.predict is None and len(table) < a.k and a.min_ratings:
-        remarks.append(f'{several} with fewer than {a.min_ratings} ratings are left out; --min-ratings 0 takes them in')
+        remarks.append(f'{several} with fewer than {a.min_ratings} ratings are left out; '
+                       '--min-ratings 0 takes them in')
     return remarks + ([f'written to {a.out}'] if a.out else [])
 
 def _answer(a):
@@ -183,7 +185,8 @@ def _answer(a):
     for note in notes: print(note, file=remarks)
     table, otherwise = _ask(recommender, history, a)
     if notes: print(file=remarks)
-    if a.why is not None and len(table) and a.format == 'table' and not a.quiet:   # the answer, above what moved it
+    with_answer = a.why is not None and len(table) and a.format == 'table' and not a.quiet
+    if with_answer:                                                        # above what moved it
         print_items(recommender.predict(history, a.why, at=a.at), '')
         print()
     print_items(table, otherwise, a.by, a.format)
@@ -217,8 +220,8 @@ def _items(
     one, several = index.catalogue.words
     fitting, guessed = index.candidates(query, k + 1)
     by_id = id_row(index.catalogue.items, query)
-    guessed = guessed and not by_id
-    if guessed and len(fitting): print(f'no {one} is called {query!r}; these are spelled alike:', file=sys.stderr)
+    guessed = guessed and not by_id and len(fitting) > 0
+    if guessed: print(f'no {one} is called {query!r}; these are spelled alike:', file=sys.stderr)
     rows = [row for row in dict.fromkeys([by_id, *fitting]) if row]
     print_items(index.table(rows[:k]), f'no {one} is called {query!r}: give a part of its title', form=format)
     if len(rows) > k and not guessed: print(f'more {several} fit: --k {10 * k} lists more', file=sys.stderr)

@@ -266,7 +266,8 @@ def atomic_path(
     except BSTError: raise
     except OSError as error:
         where = destination.parent
-        raise BSTError(f"cannot write to {where} ({brief(error)}): choose a folder you may write to") from error
+        raise BSTError(f"cannot write to {where} ({brief(error)}): "
+                       "choose a folder you may write to") from error
 
 # %% ../nbs/00_core.ipynb #444c213c
 def check_writable(
@@ -277,7 +278,8 @@ def check_writable(
     try:
         with _new_folder(folder), tempfile.TemporaryFile(dir=folder): return folder
     except OSError as error:
-        raise BSTError(f"cannot write to {folder} ({brief(error)}): choose another folder with --out") from error
+        raise BSTError(f"cannot write to {folder} ({brief(error)}): "
+                       "choose another folder with --out") from error
 
 # %% ../nbs/00_core.ipynb #e781d4bf
 def file_digest(

@@ -19,8 +19,8 @@ import pandas as pd
 from pandas.api.types import infer_dtype
 
 from .core import UNKNOWN, DataError, check_choice
-from .vocabulary import (ITEM_WORDS, Feature, RatingScale, Vocabulary, check_scale, check_texts, check_words,
-                                  is_present, make_vocabulary, whole_numbers)
+from .vocabulary import (ITEM_WORDS, Feature, RatingScale, Vocabulary, check_rating_values, check_texts,
+                                  check_words, is_present, make_vocabulary, whole_numbers)
 
 # %% ../nbs/01_data.ipynb #f44133ae
 @dataclass(frozen=True, eq=False, repr=False)
@@ -489,12 +489,12 @@ def from_frame(
 ) -> Interactions:  # Users and items that were not rated are known too, if they have a table
     "Make `Interactions` from DataFrames"
     columns = columns or {}
-    known = *RATING_COLUMNS, 'title', 'genres', 'year'
-    for column in columns: check_choice('key of columns', column, known)
+    for key in columns: check_choice('key of columns', key, (*RATING_COLUMNS, 'title', 'genres', 'year'))
     table = _pick('ratings', ratings, columns, RATING_COLUMNS)
     table = pd.DataFrame(dict(user=_ids_of('ratings', table, 'user'), item=_ids_of('ratings', table, 'item'),
                               rating=_numbers_of('ratings', table, 'rating'),
                               timestamp=parse_times(table['timestamp'])))
     users = None if users is None else _user_table(users, columns)
     items = None if items is None else item_table(items, columns)
-    return assemble(Tables(table, users, items, check_scale(rating_values), row_of, name, dict(format='frame'), words))
+    scale = check_rating_values(rating_values)
+    return assemble(Tables(table, users, items, scale, row_of, name, dict(format='frame'), words))

@@ -125,10 +125,11 @@ def _zip_members(path):
     try:
         with zipfile.ZipFile(path) as archive: members = [m for m in archive.infolist() if not m.is_dir()]
     except (zipfile.BadZipFile, NotImplementedError, ValueError, IndexError, OSError) as error:
-        if path.suffix.lower() == '.zip':
-            raise DataError(f"{path} is not a whole zip archive ({brief(error)}): download it again") from error
-        raise DataError(f"{path} is neither a folder nor a .zip archive: give the folder that holds it; a table of "
-                        "your own is read by from_frame, and saved as such a folder by save_prepared") from error
+        problem = f"is not a whole zip archive ({brief(error)}): download it again"
+        if path.suffix.lower() != '.zip':
+            problem = ("is neither a folder nor a .zip archive: give the folder that holds it; a table of "
+                       "your own is read by from_frame, and saved as a folder by save_prepared")
+        raise DataError(f"{path} {problem}") from error
     size = sum(member.file_size for member in members)
     if size > MAX_UNPACKED:
         raise DataError(f"{path} would unpack to {size:,} bytes, more than {MAX_UNPACKED:,}: "
@@ -415,9 +416,9 @@ def read_side_tables(
         if table == 'items': return f"{file}, line {items.index[row]}"
         number, _ = next(islice(_stream_lines(files, layout.ratings), row + bool(layout.header), None))
         return f"{file}, line {number}"
-    source = dict(path=str(path), format=layout.name)
     name = files.path.stem if files.zipped else files.path.resolve().name
-    return files, layout, Tables(None, users, items, layout.rating_values, where, name, source, ('film', 'films'))
+    about = where, name, dict(path=str(path), format=layout.name), ('film', 'films')
+    return files, layout, Tables(None, users, items, layout.rating_values, *about)
 
 def read_movielens(
     path: str | Path,  # A MovieLens folder or .zip archive; the names of its files tell which layout it has

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .core import UNKNOWN, DataError, atomic_path, brief, csv_safe, file_digest, library_versions, undo_csv_safe
+from .core import (UNKNOWN, DataError, atomic_path, brief, csv_safe, file_digest, library_versions,
+                            undo_csv_safe)
 from .data import RATING_COLUMNS, Interactions, item_columns
 from .movielens import ARCHIVES, LAYOUTS, data_folder, download, movielens_name, read_movielens
 from .sample import SAMPLE_FILES, make_sample
@@ -92,7 +93,7 @@ def _read_vocabulary(path, values, kind):
 
 # %% ../nbs/01b_prepared.ipynb #2fd2acfa
 def _read_meta(folder):
-    "Read kinds and counts of users and items, kind and values of the features, the scale, the name and the words"
+    "Read kinds and counts of users and items, kind and values of the features, scale, name and words"
     path = folder/'vocabularies.json'
     meta = _read_json(path, 'a folder with vocabularies')
     try:
@@ -277,8 +278,8 @@ def load(
 ) -> Interactions:  # Ready to be cut into sequences; `origin` is the name or path
     "Load any data set by its name or path; None stands for tables, which have neither"
     if data is None:
-        raise DataError("the ratings were given as tables, so there is no file to read them from: "
-                        "save them with save_prepared, and give its folder")
+        raise DataError("the ratings were given as tables, so there is no file to read them from "
+                        "(save_prepared makes one)")
     path = find_data(data, folder, fetch)
     if not (path/'metadata.json').exists(): return replace(read_movielens(path), origin=str(data))
     others = [layout.ratings for layout in LAYOUTS if (path/layout.ratings).exists()]

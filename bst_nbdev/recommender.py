@@ -78,7 +78,7 @@ class RecommendableItems:
 
     @property
     def usual_min_ratings(self) -> int:
-        "Ratings that an item of a list has at least, if nothing else is asked: 20, or fewer where half of the items have fewer"
+        "Ratings that an item of a list has at least: 20, or fewer where half of the items have fewer"
         counts = self.popularity[self.popularity > 0]
         return min(20, int(np.median(counts))) if len(counts) else 0
 
@@ -238,8 +238,7 @@ class Recommender(Predictor):
         run: Run,  # Trained or loaded
     ) -> 'Recommender':  # With all users of the run's data
         "Make the recommender of a run"
-        data = run.interactions
-        counts = training_counts(data, run.split, run.before)
+        counts, data = training_counts(run.interactions, run.split, run.before), run.interactions
         return cls(run.model, data, counts, run_metadata(run), data)
 
     @classmethod

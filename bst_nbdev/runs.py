@@ -130,8 +130,8 @@ def read_fingerprint(
         if not np.array_equal(table.user, known.users.ids): raise ValueError('other users')
         return table
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is missing or damaged ({brief(error)}): copy the whole folder, or train "
-                              "again with this version") from error
+        raise CheckpointError(f"{path} is missing or damaged ({brief(error)}): copy the whole folder, "
+                              "or train again with this version") from error
 
 # %% ../nbs/09a_runs.ipynb #907e0e90
 def save_run(
@@ -194,7 +194,8 @@ def read_training_log(
     path = Path(folder)/'training_log.csv'
     try: log = pd.read_csv(path)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is missing or damaged ({brief(error)}): copy the whole folder") from error
+        raise CheckpointError(f"{path} is missing or damaged ({brief(error)}): "
+                              "copy the whole folder") from error
     if len(log) == epochs and 'best' in log and log.best.dtype == bool and log.best.any(): return log
     raise CheckpointError(f"{path} is damaged: copy the whole folder")
 

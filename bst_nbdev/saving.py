@@ -55,8 +55,9 @@ def _read_config(folder):
             raise CheckpointError(f"{folder} is a run that is not finished: resume it with "
                                   f"{command_line('bst_train', resume=folder)}") from error
         inside = sorted(str(path.parent) for path in folder.glob('*/config.json'))
-        runs = f"one of the runs in it, such as {', '.join(inside[:3])}" if inside else 'the folder that a run has written'
-        raise CheckpointError(f"{folder} has no config.json: give {runs}") from error
+        remedy = 'give the folder that a run has written'
+        if inside: remedy = f"give one of the runs in it, such as {', '.join(inside[:3])}"
+        raise CheckpointError(f"{folder} has no config.json: {remedy}") from error
     except ValueError as error: raise CheckpointError(f"{path} is damaged: train again") from error
     version = record.get('version') if isinstance(record, dict) else None
     if version != MODEL_FORMAT_VERSION:

@@ -153,7 +153,7 @@ def find_users(
     query: str = '',  # An id, or a part of one; empty: any
     limit: int = 10,  # Maximum number of users
 ) -> pd.DataFrame:  # user, and what the profile has (empty where it is not known)
-    "Find users by their id: those it is first, then those that begin with the query, then those that have it inside"
+    "Find users whose id is a query (these come first), begins with it, or has it inside"
     texts = [str(user).casefold() for user in catalogue.users.ids]
     wanted = query.strip().casefold()
     places = np.array([text.find(wanted) if text != wanted else -2 for text in texts], int)
@@ -241,8 +241,8 @@ class KnownUsers:
         rows, known_rows = data.users.encode(ids).tolist(), self.catalogue.users.encode(ids).tolist()
         if UNKNOWN in rows:
             user = users[rows.index(UNKNOWN)]
-            some = ', '.join(map(str, data.users.ids[:3]))
-            raise UserError(f"no user has the id {user!r}: give one of the data (such as {some}), or a list of ratings")
+            known = f"one of the data (such as {', '.join(map(str, data.users.ids[:3]))})"
+            raise UserError(f"no user has the id {user!r}: give {known}, or a list of ratings")
         found = []
         for row, user, profile in zip(rows, known_rows, self.profiles(rows)):
             mine = slice(data.offsets[row], data.offsets[row + 1])

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LONGEST_ID', 'LONGEST_TEXT', 'ITEM_WORDS', 'is_present', 'whole_numbers', 'Vocabulary', 'check_texts',
-           'make_vocabulary', 'Feature', 'RatingScale', 'check_scale', 'check_words']
+           'make_vocabulary', 'Feature', 'RatingScale', 'check_rating_values', 'check_words']
 
 # %% ../nbs/00b_vocabulary.ipynb #50d6da92
 from dataclasses import dataclass
@@ -216,7 +216,7 @@ class RatingScale:
 # %% ../nbs/00b_vocabulary.ipynb #92ef3889
 ITEM_WORDS = 'item', 'items'  # what items are called where the data do not say
 
-def check_scale(
+def check_rating_values(
     values: tuple[float, ...] | None,  # All values of a rating, or the lowest and the highest; None: not given
 ) -> tuple[float, ...] | None:  # The same, ascending
     "Sort the values of a scale, which must be two or more"
@@ -229,7 +229,7 @@ def check_words(
     words: tuple[str, str],  # What one item is called, and several, such as ('book', 'books')
 ) -> tuple[str, str]:  # The same
     "Check what items are called"
-    is_pair = isinstance(words, (tuple, list)) and len(words) == 2
-    if is_pair and all(isinstance(word, str) and word.isprintable() and 0 < len(word) <= 40 for word in words):
-        return tuple(words)
-    raise DataError(f"words must be what one item is called and several, such as ('book', 'books'), got {words!r}")
+    def is_word(word): return isinstance(word, str) and word.isprintable() and 0 < len(word) <= 40
+    if isinstance(words, (tuple, list)) and len(words) == 2 and all(map(is_word, words)): return tuple(words)
+    raise DataError("words must be what one item is called and several, such as ('book', 'books'), "
+                    f"got {words!r}")
