@@ -335,8 +335,7 @@ def _serve(
         address, port = bound_address(listener)
         hosts = (address, *LOCAL_NAMES) if is_loopback(address) else ('*',)
         app = make_app(recommender, hosts, waiting, called)
-        if '*' in hosts:
-            print(f'listening on {address}: reachable from other machines, without authentication')
+        if '*' in hosts: print(f'listening on {address}: open to other machines, without authentication')
         if missing: print(f'no questions about known users: {missing}')
         print(f'{recommender}\n\nlook at http://{address}:{port}/ (requests: /docs; stop with Ctrl-C)',
               flush=True)

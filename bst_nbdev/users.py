@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DESCRIBED', 'READING', 'split_ratings', 'latest_ratings', 'rating_times', 'find_items', 'check_problems',
-           'make_history', 'profile_row', 'profile_rows', 'UserError', 'find_users', 'warn_of_unknown_items',
-           'KnownUsers', 'read_again_on_hangup']
+           'make_history', 'profile_row', 'profile_rows', 'UserError', 'user_error', 'find_users',
+           'warn_of_unknown_items', 'KnownUsers', 'read_again_on_hangup']
 
 # %% ../nbs/10_users.ipynb #10b00005
 import signal
@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from .core import UNKNOWN, BSTError, ConfigError, DataError, logger, printable
-from .vocabulary import Feature
+from .vocabulary import Feature, Vocabulary
 from .data import TIME_RULES, Interactions, check_rows, parse_times
 from .prepared import load
 from .packing import ASSUMED_GAP, History
@@ -147,6 +147,15 @@ class UserError(BSTError, KeyError):
     "Unknown user"
     def __str__(self): return self.args[0]  # a KeyError would quote it
 
+def user_error(
+    user: str | int,  # The id that was asked for
+    known: Vocabulary,  # Users of the data
+) -> UserError:  # An error that names some of the known ones
+    "Describe an unknown user"
+    some = ', '.join(map(str, known.ids[:3]))
+    remedy = f"give one of the data (such as {some}), or a list of ratings"
+    return UserError(f"no user has the id {user!r}: {remedy}")
+
 # %% ../nbs/10_users.ipynb #72ea3544
 def find_users(
     catalogue: Interactions,  # Vocabularies, with or without ratings
@@ -240,9 +249,7 @@ class KnownUsers:
         ids = np.array(users)
         rows, known_rows = data.users.encode(ids).tolist(), self.catalogue.users.encode(ids).tolist()
         if UNKNOWN in rows:
-            user = users[rows.index(UNKNOWN)]
-            known = f"one of the data (such as {', '.join(map(str, data.users.ids[:3]))})"
-            raise UserError(f"no user has the id {user!r}: give {known}, or a list of ratings")
+            raise user_error(users[rows.index(UNKNOWN)], data.users)
         found = []
         for row, user, profile in zip(rows, known_rows, self.profiles(rows)):
             mine = slice(data.offsets[row], data.offsets[row + 1])
