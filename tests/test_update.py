@@ -94,6 +94,7 @@ def test_what_the_parent_knew_counts_as_learnt(grows, parent, tmp_path):
     before = Recommender.load(parent, device='cpu').items.popularity
     assert counts[0].sum() == update.before.sum() + len(run.split.train)
     assert (counts[0][:len(before)] >= before).all()
+    assert Recommender.load(tmp_path/'updated', device='cpu').catalogue.words == ('film', 'films')
 
 def test_ids_that_are_text(tmp_path):
     "And data without profiles, titles, genres and years, on a scale of ten"
