@@ -532,15 +532,15 @@ def process_time(code):
 
 def help_job(setting, data):
     "Help of the commands, next to the loading of PyTorch that it does without"
-    baseline, call = 'python -c "import torch"', 'from bst_nbdev.{} import {} as command\ntry: command(["--help"])\nexcept SystemExit: pass'
-    codes = {baseline: 'import torch'} | {f'{name} --help': call.format(module, name) for name, module in COMMANDS.items()}
+    baseline, call = 'python -c "import torch"', 'from bst_nbdev.start import {} as command\ntry: command(["--help"])\nexcept SystemExit: pass'
+    codes = {baseline: 'import torch'} | {f'{name} --help': call.format(name) for name in COMMANDS}
     measures = {name: partial(process_time, code) for name, code in codes.items()}
     yield from table('answering --help', 's', alternate(measures, setting.repeat, '--help'), [baseline])
 
 
 # --- The command
 
-COMMANDS = dict(bst_train='cli', bst_recommend='cli', bst_update='update_command')  # whose help is timed
+COMMANDS = 'bst_prepare', 'bst_train', 'bst_update', 'bst_evaluate', 'bst_recommend', 'bst_items', 'bst_users', 'bst_serve'  # whose help is timed
 JOBS = {'data': data_job}
 JOBS |= {f'training, {preset}, length {length}, batch {size}': partial(training_job, preset=preset, length=length, batch_size=size)
          for preset, length in (('pytorch', 4), ('pytorch', 10), ('keras', 4)) for size in (128, 512)}

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['UNKNOWN', 'logger', 'IN_USE', 'printable', 'csv_safe', 'undo_csv_safe', 'BSTError', 'DataError', 'DownloadError',
-           'ConfigError', 'CheckpointError', 'TakenError', 'MissingExtraError', 'check_choice', 'check_at_least',
-           'JSONConfig', 'require_extra', 'check_seed', 'seed_everything', 'show_progress', 'progress', 'complete_move',
-           'remove_dead', 'atomic_path', 'check_writable', 'file_digest', 'library_versions', 'source_commit',
-           'device_name']
+           'ConfigError', 'CheckpointError', 'TakenError', 'MissingExtraError', 'brief', 'check_choice',
+           'check_at_least', 'JSONConfig', 'require_extra', 'check_seed', 'seed_everything', 'show_progress',
+           'progress', 'complete_move', 'remove_dead', 'atomic_path', 'check_writable', 'file_digest',
+           'library_versions', 'source_commit', 'device_name']
 
 # %% ../nbs/00_core.ipynb #6ba25179
 import hashlib
@@ -82,6 +82,13 @@ class TakenError(BSTError, FileExistsError):
 
 class MissingExtraError(BSTError, ImportError):
     "Missing optional dependency; the message names the extra that installs it"
+
+# %% ../nbs/00_core.ipynb #9b0dd47e
+def brief(
+    error: Exception,  # Of any kind
+) -> str:  # One line
+    "Say in a few words why something failed"
+    return getattr(error, 'strerror', None) or (str(error).splitlines() or [type(error).__name__])[0]
 
 # %% ../nbs/00_core.ipynb #86f5a57c
 def check_choice(
@@ -258,9 +265,9 @@ def atomic_path(
             (_move if replace else _claim)(new, destination)
     except BSTError: raise
     except OSError as error:
-        reason = error.strerror or error
         where = destination.parent
-        raise BSTError(f"cannot write to {where} ({reason}): choose a folder you may write to") from error
+        raise BSTError(f"cannot write to {where} ({brief(error)}): "
+                       "choose a folder you may write to") from error
 
 # %% ../nbs/00_core.ipynb #444c213c
 def check_writable(
@@ -271,8 +278,8 @@ def check_writable(
     try:
         with _new_folder(folder), tempfile.TemporaryFile(dir=folder): return folder
     except OSError as error:
-        reason = error.strerror
-        raise BSTError(f"cannot write to {folder} ({reason}): choose another folder with --out") from error
+        raise BSTError(f"cannot write to {folder} ({brief(error)}): "
+                       "choose another folder with --out") from error
 
 # %% ../nbs/00_core.ipynb #e781d4bf
 def file_digest(

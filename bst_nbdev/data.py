@@ -17,10 +17,10 @@ import pandas as pd
 from pandas.api.types import infer_dtype
 
 from .core import UNKNOWN, DataError, check_choice, logger
-from .vocabulary import (RatingScale, Vocabulary, check_texts, is_present, make_vocabulary,
-                                  whole_numbers)
-from .checks import (Rule, check_rows, number_rules, numbers_of, parse_times, row_of)
+from .vocabulary import (ITEM_WORDS, RatingScale, Vocabulary, check_rating_values, check_texts,
+                                  check_words, is_present, make_vocabulary, whole_numbers)
 from .features import FEATURE_KINDS, Feature, Numbers, SeveralValues, make_feature
+from .checks import Rule, check_rows, number_rules, numbers_of, parse_times, row_of
 
 # %% ../nbs/01_data.ipynb #01f00003
 class UsualFeatures:
@@ -62,6 +62,8 @@ class Interactions(UsualFeatures):
     rating_values: tuple[float, ...]  # The scale, ascending: (1, 2, 3, 4, 5), or lowest and highest if it is continuous
     name: str = 'frame'  # For tables and file names
     source: dict = field(default_factory=dict)  # Origin: path, sha256, format
+    words: tuple[str, str] = ITEM_WORDS  # What one item is called, and several: ('film', 'films')
+    origin: str | None = None  # Name or path by which `load` has read them; None: they were given as tables
     event_features: dict[str, Feature | Numbers] = field(default_factory=dict)  # Values or groups of what is known of each rating
     event_values: np.ndarray | None = None  # (N, E) float32: row of the value, or the number itself; None if nothing is known
 
@@ -158,6 +160,7 @@ class Tables:
     where: Callable[[str, int], str]  # ("ratings", 0) -> "ratings.dat, line 1"; row -1 stands for the table itself
     name: str = 'frame'  # Of the data set
     source: dict = field(default_factory=dict)  # Origin: path, sha256, format
+    words: tuple[str, str] = ITEM_WORDS  # What one item is called, and several
     kinds: dict[str, str] = field(default_factory=dict)  # Kind of a feature by its name, where its values are not to decide
 
 # %% ../nbs/01_data.ipynb #dc74a238
@@ -274,7 +277,7 @@ def build_interactions(
                     item_features=side_features(tables, 'item', items), event_features=event_features or {})
     return Interactions(**arrays, users=users, items=items, **features, titles=table_titles(tables, items),
                         rating_values=tuple(map(float, rating_values)), name=tables.name,
-                        source=tables.source | dict(sha256=digest))
+                        source=tables.source | dict(sha256=digest), words=check_words(tables.words))
 
 # %% ../nbs/01_data.ipynb #01e00002
 MOST_EVENT_VALUES = 1000  # of a categorical feature of events: one with more is rather an id, such as that of a session
@@ -417,10 +420,11 @@ def from_frame(
     features: dict[str, str] | None = None,  # Kind of a feature, one of `FEATURE_KINDS`, by its name; others by their values
     where: Callable[[str, int], str] = row_of,  # Says where a row stands, as in `Tables`
     source: dict | None = None,  # Origin: path, format; None for a frame
+    words: tuple[str, str] = ITEM_WORDS,  # What one item is called, and several, such as ('book', 'books')
 ) -> Interactions:  # Users and items that were not rated are known too, if they have a table
     "Make `Interactions` from DataFrames"
     columns = columns or {}
-    for column in columns: check_choice('key of columns', column, (*RATING_COLUMNS, 'title', *USUAL_KINDS))
+    for key in columns: check_choice('key of columns', key, (*RATING_COLUMNS, 'title', *USUAL_KINDS))
     features = _check_kinds(features or {}, ratings, users, items)
     picked = _pick('ratings', ratings, columns, ('user', 'item', 'timestamp'), ('rating',))
     ids = {name: _ids_of('ratings', picked, name, where) for name in ('user', 'item')}
@@ -428,11 +432,8 @@ def from_frame(
     known = dict(rating=rating, timestamp=parse_times(picked['timestamp'], where)) | _event_columns(ratings, columns)
     table = pd.DataFrame(ids | known)
     if 'rating' not in picked: rating_values = (1.,)
-    elif rating_values is not None:
-        rating_values = tuple(sorted(map(float, rating_values)))
-        if len(rating_values) < 2:
-            raise DataError(f"rating_values must hold the lowest and the highest rating, got {rating_values}")
+    else: rating_values = check_rating_values(rating_values)
     users = None if users is None else _side_table('users', users, columns, ['user'], where=where)
     items = None if items is None else item_table(items, columns, where=where)
     return assemble(Tables(table, users, items, rating_values, where, name, source or dict(format='frame'),
-                           features))
+                           words, features))

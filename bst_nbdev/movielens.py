@@ -26,7 +26,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from .core import DataError, DownloadError, atomic_path, check_choice, progress
+from .core import DataError, DownloadError, atomic_path, brief, check_choice, progress
 from .data import RATING_COLUMNS, Interactions, Tables, assemble
 
 # %% ../nbs/01a_movielens.ipynb #fa22baf8
@@ -58,7 +58,7 @@ def _reading(where):
     "Turn the errors of damaged files and archives into a `DataError` that names the file"
     try: yield
     except READ_ERRORS as error:
-        raise DataError(f"{where} cannot be read ({error}): get the data again") from error
+        raise DataError(f"{where} cannot be read ({brief(error)}): get the data again") from error
 
 class _CountingFile(io.RawIOBase):
     "A file of a folder or an archive, read from front to back; counts one kind of byte on the way"
@@ -125,10 +125,11 @@ def _zip_members(path):
     try:
         with zipfile.ZipFile(path) as archive: members = [m for m in archive.infolist() if not m.is_dir()]
     except (zipfile.BadZipFile, NotImplementedError, ValueError, IndexError, OSError) as error:
-        if path.suffix.lower() == '.zip':
-            raise DataError(f"{path} is not a whole zip archive ({error}): download it again") from error
-        raise DataError(f"{path} is not a zip archive ({error}): "
-                        "give the folder that holds it, or a .zip archive") from error
+        problem = f"is not a whole zip archive ({brief(error)}): download it again"
+        if path.suffix.lower() != '.zip':
+            problem = ("is neither a folder nor a .zip archive: give the folder that holds it; a table of "
+                       "your own is read by from_frame, and saved as a folder by save_prepared")
+        raise DataError(f"{path} {problem}") from error
     size = sum(member.file_size for member in members)
     if size > MAX_UNPACKED:
         raise DataError(f"{path} would unpack to {size:,} bytes, more than {MAX_UNPACKED:,}: "
@@ -415,10 +416,10 @@ def read_side_tables(
         if table == 'items': return f"{file}, line {items.index[row]}"
         number, _ = next(islice(_stream_lines(files, layout.ratings), row + bool(layout.header), None))
         return f"{file}, line {number}"
-    source = dict(path=str(path), format=layout.name)
     name = files.path.stem if files.zipped else files.path.resolve().name
     kinds = {} if users is None else dict.fromkeys(users.columns[1:], 'categorical')
-    return files, layout, Tables(None, users, items, layout.rating_values, where, name, source, kinds)
+    about = where, name, dict(path=str(path), format=layout.name), ('film', 'films'), kinds
+    return files, layout, Tables(None, users, items, layout.rating_values, *about)
 
 def read_movielens(
     path: str | Path,  # A MovieLens folder or .zip archive; the names of its files tell which layout it has
@@ -492,7 +493,7 @@ def download(
             expected = ARCHIVES[name] or _published_md5(url, timeout)
             with open(scratch, 'wb') as file: found = _fetch(url, file, timeout)
         except (OSError, http.client.HTTPException) as error:
-            raise DownloadError(f"cannot download {url} ({error}): "
+            raise DownloadError(f"cannot download {url} ({brief(error)}): "
                                 f"get that archive in another way and put it at {path}") from error
         if found != expected:
             raise DownloadError(f"{url} is not the published archive (md5 {found} instead of {expected}): "

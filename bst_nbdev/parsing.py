@@ -19,7 +19,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from fastcore.docments import docments
 
 from . import __version__
-from .core import BSTError
+from .core import BSTError, require_extra
 
 # %% ../nbs/10d_parsing.ipynb #ad6bd3eb
 class _Help(argparse.HelpFormatter):
@@ -47,7 +47,8 @@ def _add_option(parser, name, doc, choices, only_explicit, positional):
     else:
         if doc.default is not None: text += f' (default: {doc.default})'
         metavar = {int: 'INT', float: 'FLOAT', str: 'TEXT'}[kind]
-        parser.add_argument(option, type=kind, help=text, metavar=metavar, default=default)
+        action = parser.add_argument(option, type=kind, help=text, metavar=metavar, default=default)
+        if choices: action.completer = lambda **context: choices            # what argcomplete calls
 
 # %% ../nbs/10d_parsing.ipynb #ad6bd3ec
 def make_parser(
@@ -119,8 +120,13 @@ def parse_arguments(
     argv: list | None,  # Arguments; None for those of the process
     **about,  # Further arguments of `make_parser`
 ) -> dict:  # Arguments of the function
-    "Parse the arguments of a command"
-    arguments = vars(make_parser(function, name, **about).parse_args(argv))
+    "Parse the arguments of a command, or complete them for a shell that asks"
+    parser = make_parser(function, name, **about)
+    if '_ARGCOMPLETE' in os.environ:                                       # a shell wants to know how the line can go on
+        require_extra('argcomplete', 'complete')
+        from argcomplete import autocomplete
+        autocomplete(parser)
+    arguments = vars(parser.parse_args(argv))
     if 'explicit_options' in inspect.signature(function).parameters:
         explicit = make_parser(function, name, **about, only_explicit=True).parse_args(argv)
         arguments['explicit_options'] = tuple(vars(explicit))
@@ -151,7 +157,7 @@ def _call(function, arguments):
         return 0, ''
     except BSTError as error: return 1, str(error)
     except KeyboardInterrupt as stopped:                                   # a `Stopped` says more
-        return getattr(stopped, 'code', 130), str(stopped) or 'stopped; nothing was written'
+        return getattr(stopped, 'code', 130), str(stopped) or 'stopped'
 
 # %% ../nbs/10d_parsing.ipynb #028526ac
 def run_command(

@@ -7,7 +7,7 @@ __all__ = ['WINDOW', 'choose_device', 'Recipe', 'read_recipe', 'check_trainable'
            'evaluate_with_baselines', 'Run', 'fit_run', 'train', 'evaluate']
 
 # %% ../nbs/09_pipeline.ipynb #6ad48693
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -46,7 +46,7 @@ WINDOW = 10  # window length of `random-windows` for presets that do not read wi
 @dataclass(frozen=True)
 class Recipe:
     "Settings that decide the result of a run; None takes the preset's value"
-    data: str = 'sample'  # Name or path that `load` accepts
+    data: str | None = None  # Name or path that `load` accepts; None: the sample, or those that `train` is given
     columns: str | None = None  # Of a file of events: our names to its own, such as "user=customer,item=sku"
     preset: str = 'default'  # Name in `PRESETS`, or an alias, which is resolved at once
     protocol: str = 'temporal'  # One of `PROTOCOLS`
@@ -251,7 +251,10 @@ def train(
     callbacks=(),  # Each a `Callback`, such as `Checkpoints`
 ) -> Run:  # Trained and evaluated, not yet saved
     "Load, split, train with early stopping on validation, and evaluate together with baselines"
-    if interactions is None: interactions = load(recipe.data, columns=recipe.columns)
+    if interactions is None:
+        recipe = replace(recipe, data=recipe.data or 'sample')
+        interactions = load(recipe.data, columns=recipe.columns)
+    if recipe.data is None: recipe = replace(recipe, data=interactions.origin)
     device = choose_device(device)
     split, batches, model = build(recipe, interactions, device)
     return fit_run(recipe, interactions, split, batches, model, device, baselines, callbacks)

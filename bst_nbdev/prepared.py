@@ -19,13 +19,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .core import DataError, atomic_path, csv_safe, file_digest, library_versions, undo_csv_safe
+from .core import (DataError, atomic_path, brief, csv_safe, file_digest, library_versions,
+                            undo_csv_safe)
 from .data import RATING_COLUMNS, Interactions, from_frame
 from .movielens import ARCHIVES, LAYOUTS, data_folder, download, movielens_name, read_movielens
 from .readers import read_files
 from .sample import SAMPLE_FILES, make_sample
 from .shop import SHOP_FILES, make_shop
-from .vocabulary import Vocabulary
+from .vocabulary import ITEM_WORDS, Vocabulary, check_words
 from .features import read_feature
 
 # %% ../nbs/01b_prepared.ipynb #5c4f4ca0
@@ -41,7 +42,7 @@ def save_vocabularies(
     folder.mkdir(parents=True, exist_ok=True)
     meta = dict(format=FORMAT_VERSION, name=data.name, rating_values=data.rating_values,
                 users=dict(kind=data.users.id_type, count=data.num_users),
-                items=dict(kind=data.items.id_type, count=data.num_items))
+                items=dict(kind=data.items.id_type, count=data.num_items), words=data.words)
     tables = dict(users=dict(user=data.users.ids), items=dict(item=data.items.ids, title=data.titles[1:]))
     meta['events'] = dict(features={name: found.settings() for name, found in data.event_features.items()})
     for name, features in dict(users=data.user_features, items=data.item_features).items():
@@ -70,7 +71,7 @@ def _read_table(path, columns, count=None):
     "Read columns of a CSV file as arrays of text; the file must have `count` lines below its header"
     try: table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding='utf-8')
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} is missing or damaged ({error}): make it again") from error
+        raise DataError(f"{path} is missing or damaged ({brief(error)}): make it again") from error
     table.columns = [undo_csv_safe(name) for name in table.columns]
     missing = [name for name in columns if name not in table]
     if missing: raise DataError(f"{path}, line 1: column {', '.join(missing)} is missing: make it again")
@@ -92,7 +93,7 @@ def _read_vocabulary(path, values, kind):
 
 # %% ../nbs/01b_prepared.ipynb #2fd2acfa
 def _read_meta(folder):
-    "Read kind, count and features of users and items, features of events, the scale and the name"
+    "Read kind, count and features of users and items, features of events, the scale, name and words"
     path = folder/'vocabularies.json'
     meta = _read_json(path, 'a folder with vocabularies')
     try:
@@ -100,7 +101,9 @@ def _read_meta(folder):
                   for table in ('users', 'items')}
         events = meta['events']['features'].items()
         events = {name: read_feature(found, np.zeros(0, object)) for name, found in events}
-        return tables, events, tuple(map(float, meta['rating_values'])), meta['name']
+        words = check_words(meta.get('words', ITEM_WORDS))
+        return tables, events, tuple(map(float, meta['rating_values'])), meta['name'], words
+    except DataError as error: raise DataError(f"{path} is damaged ({error}): make it again") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path} is damaged ({error!r}): make it again") from error
 
@@ -124,7 +127,7 @@ def load_vocabularies(
 ) -> Interactions:  # Users, items and features as they were, and no ratings
     "Read vocabularies back"
     folder = Path(folder)
-    tables, event_features, rating_values, name = _read_meta(folder)
+    tables, event_features, rating_values, name, words = _read_meta(folder)
     users, user_features, _ = _read_side(folder, 'users', *tables['users'])
     items, item_features, cells = _read_side(folder, 'items', *tables['items'])
     dtypes = dict(user=np.int32, item=np.int32, rating=np.float32, timestamp=np.int64)
@@ -132,7 +135,7 @@ def load_vocabularies(
     return Interactions(**none, offsets=np.zeros(len(users) + 1, np.int64), users=users, items=items,
                         user_features=user_features, item_features=item_features,
                         titles=np.array(['', *cells['title']], dtype=str), rating_values=rating_values,
-                        name=name, event_features=event_features)
+                        name=name, words=words, event_features=event_features)
 
 # %% ../nbs/01b_prepared.ipynb #ebfa0e2a
 ARRAYS = ('user', 'item', 'rating', 'timestamp', 'offsets')  # one .npy file each
@@ -213,7 +216,7 @@ def _load_array(path, expected, mmap):
     mode = 'c' if mmap and 0 not in expected['shape'] else None  # an empty file cannot be mapped
     try: array = np.load(path, mmap_mode=mode, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} is missing or damaged ({error}): prepare the data again") from error
+        raise DataError(f"{path} is missing or damaged ({brief(error)}): prepare the data again") from error
     if list(array.shape) == list(expected['shape']) and str(array.dtype) == expected['dtype']: return array
     wanted = f"{expected['dtype']} {tuple(expected['shape'])}"
     raise DataError(f"{path} holds {array.dtype} {array.shape} instead of {wanted}: prepare the data again")
@@ -226,7 +229,7 @@ def _check_digests(folder, digests):
         path = folder/name
         try: same = file_digest(path) == digests[name]
         except OSError as error:
-            raise DataError(f"{path} is missing or damaged ({error}): {again}") from error
+            raise DataError(f"{path} is missing or damaged ({brief(error)}): {again}") from error
         except (KeyError, TypeError) as error:
             raise DataError(f"{folder/'metadata.json'} is damaged ({error!r}): {again}") from error
         if not same: raise DataError(f"{path} is not what was written (its checksum differs): {again}")
@@ -317,23 +320,27 @@ def load_files(
     "Load events, users and items from files of any layout"
     files = read_files(path, columns)
     name = Path(path).resolve().name.split('.')[0]
+    words = ('product', 'products') if name == 'sample-shop' else ITEM_WORDS
     return from_frame(files.events, files.users, files.items, name=name, features=features,
-                      where=files.where, source=files.source)
+                      where=files.where, source=files.source, words=words)
 
 # %% ../nbs/01b_prepared.ipynb #01b0f00d
 def load(
-    data: str | Path = 'sample',  # "sample", "sample-shop", a name such as "ml-1m", or the path of an archive, file or folder
+    data: str | Path | None = 'sample',  # "sample", "sample-shop", a name such as "ml-1m", or the path of an archive, file or folder
     folder: str | Path | None = None,  # Where downloads are kept; see `data_folder`
     fetch: bool = True,  # Whether to download a MovieLens data set that is missing
     columns: str | None = None,  # Of a file of events: our names to its own, such as "user=customer,item=sku"
-) -> Interactions:  # Ready to be cut into sequences
-    "Load any data set by its name or path"
-    path = find_data(data, folder, fetch)
+) -> Interactions:  # Ready to be cut into sequences; `origin` is the name or path
+    "Load any data set by its name or path; None stands for tables, which have neither"
+    if data is None:
+        raise DataError("the ratings were given as tables, so there is no file to read them from "
+                        "(save_prepared makes one)")
+    path, origin = find_data(data, folder, fetch), str(data)
     is_prepared = (path/'metadata.json').exists()
-    if not is_prepared and not is_movielens(path): return load_files(path, columns)
+    if not is_prepared and not is_movielens(path): return replace(load_files(path, columns), origin=origin)
     if columns is not None: raise DataError(f"{path} has columns of known names: leave columns out")
-    if not is_prepared: return read_movielens(path)
+    if not is_prepared: return replace(read_movielens(path), origin=origin)
     others = [layout.ratings for layout in LAYOUTS if (path/layout.ratings).exists()]
-    if not others: return load_prepared(path)
+    if not others: return replace(load_prepared(path), origin=str(data))
     raise DataError(f"{path} holds two data sets, {others[0]} and a prepared one (metadata.json): "
                     "move one of them to a folder of its own")

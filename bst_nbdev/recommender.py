@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from .core import UNKNOWN, CheckpointError, ConfigError, check_at_least, csv_safe, progress
+from .core import UNKNOWN, CheckpointError, ConfigError, brief, check_at_least, csv_safe, progress
 from .names import check_run, hub_name
 from .checks import parse_time
 from .data import Interactions
@@ -76,6 +76,12 @@ class RecommendableItems:
         if check_at_least('min_ratings', min_ratings, 0):
             allowed &= (self.popularity >= min_ratings) | self.new
         return allowed
+
+    @property
+    def usual_min_ratings(self) -> int:
+        "Ratings that an item of a list has at least: 20, or fewer where half of the items have fewer"
+        counts = self.popularity[self.popularity > 0]
+        return min(20, int(np.median(counts))) if len(counts) else 0
 
     def of_genres(self,
         genres: list[str],  # Names, in upper or lower case
@@ -202,8 +208,7 @@ def fetch_model(
     try:
         return Path(snapshot_download(name, allow_patterns=['*.json', '*.csv', '*.safetensors'], **options))
     except Exception as error:  # of many kinds: network, Hub and its files
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{name} could not be fetched from the Hub ({reason}): "
+        raise CheckpointError(f"{name} could not be fetched from the Hub ({brief(error)}): "
                               'check the name and the connection') from error
 
 # %% ../nbs/10a_recommender.ipynb #10a10035
@@ -222,7 +227,7 @@ def load_parts(
             raise ValueError('the sizes differ')
     except (OSError, ValueError, AttributeError) as error:
         remedy = 'copy the whole folder, or train again'
-        raise CheckpointError(f"{folder} is not a whole run ({error}): {remedy}") from error
+        raise CheckpointError(f"{folder} is not a whole run ({brief(error)}): {remedy}") from error
     return network, catalogue, popularity, metadata
 
 # %% ../nbs/10a_recommender.ipynb #16e185e9
@@ -236,7 +241,7 @@ class Recommender(Predictor):
         run: Run,  # Trained or loaded
     ) -> 'Recommender':  # With all users of the run's data
         "Make the recommender of a run"
-        counts, data = training_counts(run.interactions, run.split), run.interactions
+        counts, data = training_counts(run.interactions, run.split, run.before), run.interactions
         return cls(run.model, data, counts, run_metadata(run), data)
 
     @classmethod

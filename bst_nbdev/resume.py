@@ -26,7 +26,7 @@ from accelerate.utils import gather
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from .core import BSTError, CheckpointError, ConfigError, atomic_path, file_digest, logger
+from .core import BSTError, CheckpointError, ConfigError, atomic_path, brief, file_digest, logger
 from .training import Callback, EpochState, Training
 
 # %% ../nbs/07b_resume.ipynb #7d0a0008
@@ -195,7 +195,7 @@ def save_state(
             (scratch/'state.json').write_text(json.dumps(record))
             for path in scratch.iterdir(): fsync(path)
     except (BSTError, SafetensorError) as error:
-        reason = getattr(error.__cause__, 'strerror', None) or str(error)
+        reason = brief(error.__cause__ or error)
         raise BSTError(f"cannot save the state of the training to {Path(folder).parent} ({reason}): "
                        'make room there, or make it writable') from error
 
@@ -214,7 +214,7 @@ def load_state(
         return load_file(folder/'state.safetensors'), record['state']
     except CheckpointError: raise
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise CheckpointError(f"{folder} is damaged ({type(error).__name__}: {error})") from error
+        raise CheckpointError(f"{folder} is damaged ({type(error).__name__}: {brief(error)})") from error
 
 # %% ../nbs/07b_resume.ipynb #7d0a0011
 class Stopped(KeyboardInterrupt):

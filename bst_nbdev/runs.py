@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 
-from .core import (UNKNOWN, BSTError, CheckpointError, DataError, TakenError, atomic_path,
+from .core import (UNKNOWN, BSTError, CheckpointError, DataError, TakenError, atomic_path, brief,
                             check_writable, csv_safe, library_versions, source_commit, undo_csv_safe)
 from .names import command_line
 from .features import SeveralValues
@@ -35,7 +35,7 @@ from .model import SequenceModel
 from .presets import rebuild_model
 from .tracking import plot_learning_curve
 from .saving import restore_model, save_model
-from .update_recipe import UpdateRecipe
+from .update_recipe import UpdateRecipe, rows_since
 from .pipeline import Recipe, Run, choose_device, read_recipe
 
 # %% ../nbs/09a_runs.ipynb #dfe65d41
@@ -103,9 +103,15 @@ def claim_folder(
 def training_counts(
     interactions: Interactions,  # All ratings
     split: Split,  # Their split
+    before: np.ndarray | None = None,  # Of an update: ratings of each user that the parent knew (int64, [U])
 ) -> np.ndarray:  # int64 (M,), row 0 included
-    "Count the training ratings of each item"
-    return np.bincount(interactions.item[split.train], minlength=len(interactions.items))
+    "Count the ratings of each item that were learnt, by a run or by its parent"
+    learnt = np.zeros(len(interactions), bool)
+    if before is not None:
+        learnt[:] = True
+        learnt[rows_since(interactions, before)] = False
+    learnt[split.train] = True
+    return np.bincount(interactions.item[learnt], minlength=len(interactions.items))
 
 # %% ../nbs/09a_runs.ipynb #907e0e8e
 FINGERPRINT_FILE = 'fingerprint.csv'
@@ -125,8 +131,8 @@ def read_fingerprint(
         if not np.array_equal(table.user, known.users.ids): raise ValueError('other users')
         return table
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is missing or damaged ({error}): copy the whole folder, or train "
-                              "again with this version") from error
+        raise CheckpointError(f"{path} is missing or damaged ({brief(error)}): copy the whole folder, "
+                              "or train again with this version") from error
 
 # %% ../nbs/09a_runs.ipynb #907e0e90
 def save_run(
@@ -141,7 +147,7 @@ def save_run(
         save_vocabularies(run.interactions, scratch)
         (scratch/'metrics.json').write_text(json.dumps(run_metadata(run), indent=1, default=str))
         run.training_log.to_csv(scratch/'training_log.csv', index=False)
-        counts = training_counts(run.interactions, run.split)[1:]
+        counts = training_counts(run.interactions, run.split, run.before)[1:]
         popularity = pd.DataFrame(dict(item=run.interactions.items.ids, ratings=counts))
         popularity.map(csv_safe).to_csv(scratch/'popularity.csv', index=False)
         before = np.zeros(len(run.interactions.users), np.int64) if run.before is None else run.before
@@ -193,7 +199,8 @@ def read_training_log(
     path = Path(folder)/'training_log.csv'
     try: log = pd.read_csv(path)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is missing or damaged ({error}): copy the whole folder") from error
+        raise CheckpointError(f"{path} is missing or damaged ({brief(error)}): "
+                              "copy the whole folder") from error
     if len(log) == epochs and 'best' in log and log.best.dtype == bool and log.best.any(): return log
     raise CheckpointError(f"{path} is damaged: copy the whole folder")
 
@@ -302,7 +309,7 @@ def lock_run(
     except Timeout:
         raise BSTError(f"{folder} is being trained by another process: wait for it, or stop it") from None
     except OSError as error:
-        raise BSTError(f"cannot write to {folder} ({error.strerror}): make it writable") from error
+        raise BSTError(f"cannot write to {folder} ({brief(error)}): make it writable") from error
     try: yield
     finally:
         path.unlink(missing_ok=True)

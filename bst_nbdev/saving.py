@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from .core import BSTError, CheckpointError, atomic_path, file_digest
+from .core import BSTError, CheckpointError, atomic_path, brief, file_digest
 from .names import check_run, command_line
 
 # %% ../nbs/07a_saving.ipynb #7d13cd59
@@ -54,8 +54,10 @@ def _read_config(folder):
         if os.path.exists(folder/'run.json'):
             raise CheckpointError(f"{folder} is a run that is not finished: resume it with "
                                   f"{command_line('bst_train', resume=folder)}") from error
-        raise CheckpointError(f"{folder} has no config.json: "
-                              'give the folder that a run has written') from error
+        inside = sorted(str(path.parent) for path in folder.glob('*/config.json'))
+        remedy = 'give the folder that a run has written'
+        if inside: remedy = f"give one of the runs in it, such as {', '.join(inside[:3])}"
+        raise CheckpointError(f"{folder} has no config.json: {remedy}") from error
     except ValueError as error: raise CheckpointError(f"{path} is damaged: train again") from error
     version = record.get('version') if isinstance(record, dict) else None
     if version != MODEL_FORMAT_VERSION:
@@ -73,7 +75,7 @@ def _read_weights(folder, sha256):
                                   'copy it again, or train again')
         return load_file(path)
     except OSError as error:
-        raise CheckpointError(f"{path} is missing or cannot be read ({error.strerror}): "
+        raise CheckpointError(f"{path} is missing or cannot be read ({brief(error)}): "
                               'copy the whole folder') from error
     except SafetensorError as error:
         raise CheckpointError(f"{path} is damaged ({error}): train again") from error
@@ -127,7 +129,7 @@ def check_files(
         if not path.is_file(): raise CheckpointError(f"{path} is missing: copy the whole folder")
         try: same = file_digest(path) == digest
         except OSError as error:
-            raise CheckpointError(f"{path} cannot be read ({error.strerror}): make it readable, "
+            raise CheckpointError(f"{path} cannot be read ({brief(error)}): make it readable, "
                                   'or copy the whole folder') from error
         if not same:
             raise CheckpointError(f"{path} is not what was saved (its checksum differs): copy it again")

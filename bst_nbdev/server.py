@@ -15,7 +15,7 @@ import re
 import socket
 from http import HTTPStatus
 
-from .core import BSTError, ConfigError, require_extra
+from .core import BSTError, ConfigError, brief, require_extra
 
 # %% ../nbs/12_server.ipynb #12e00007
 for module in 'uvicorn', 'starlette': require_extra(module, 'serve')
@@ -38,9 +38,8 @@ def listen(
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address, family=family, backlog=1024)
     except (OSError, TypeError, ValueError) as error:  # the last two for a text that cannot be a host name
-        reason = getattr(error, 'strerror', None) or error
         remedy = 'choose another --port, or --host'
-        raise BSTError(f"cannot listen on {host} port {port} ({reason}): {remedy}") from error
+        raise BSTError(f"cannot listen on {host} port {port} ({brief(error)}): {remedy}") from error
 
 def bound_address(
     listener: socket.socket,  # As `listen` returns it

@@ -7,7 +7,7 @@ __all__ = ['MAX_RATINGS', 'MAX_ITEMS', 'MAX_K', 'MAX_TEXT', 'EXACT', 'Integer', 
            'Count', 'Year', 'CONTENT_POLICY', 'PAGE_HEADERS', 'StrictModel', 'RatingIn', 'UserSpec', 'QuestionSpec',
            'PredictRequest', 'RecommendRequest', 'ExplainRequest', 'validation_message', 'add_errors', 'Question',
            'answer_batch', 'json_ids', 'records', 'list_items', 'judge_items', 'explain_items', 'asked_by', 'Service',
-           'item_word', 'add_lookups', 'add_questions', 'PageFiles', 'add_pages', 'make_app']
+           'add_lookups', 'add_questions', 'PageFiles', 'add_pages', 'make_app']
 
 # %% ../nbs/12_service.ipynb #a0b2026f
 import asyncio
@@ -122,6 +122,8 @@ def validation_message(
     internal = 'body', 'constrained-int', 'constrained-float', 'constrained-str'
     field = '.'.join(str(part) for part in first['loc'] if part not in internal)
     message = first['msg'].removeprefix('Value error, ')
+    if not field and first['type'] in ('model_attributes_type', 'missing'):  # what curl sends without a header
+        return "the body must be a JSON object: send it with the header 'content-type: application/json'"
     return f'{field}: {message}' if field else message
 
 # %% ../nbs/12_service.ipynb #20109070
@@ -299,26 +301,15 @@ class Service:
             return Question(explain_items, (by,), *asked, (request.item, request.k))
         return await self.ask(question, long=True)
 
-# %% ../nbs/12_service.ipynb #a2268a00
-def item_word(
-    words: str | None,  # One item and several, such as book/books, or one word for both; None for what suits the data
-    name: str,  # Name of the data
-) -> list[str]:  # Singular and plural
-    "Choose the words for items: those given, films for MovieLens and its sample, or items"
-    given = words or ('film/films' if name == 'sample' or name.startswith('ml-') else 'item/items')
-    singular, _, plural = given.partition('/')
-    return [singular.strip(), (plural or f'{singular}s').strip()]
-
 # %% ../nbs/12_service.ipynb #a2268a07
 def add_lookups(
     app: FastAPI,  # Application
     service: Service,  # Whose catalogue
-    words: str | None = None,  # What items are called, such as book/books
+    words: tuple[str, str] | None = None,  # What one item is called and several; None: as in the data
 ) -> FastAPI:  # The same application, with `/health` and `/items`
     "Add the routes that need no model"
     recommender, config = service.recommender, service.recommender.network.config
     catalogue, index = recommender.catalogue, recommender.index
-    word = item_word(words, catalogue.name)
     profile = {name: json_ids(feature.values.ids, feature.values).tolist()
                for name, feature in catalogue.user_features.items()}
 
@@ -330,7 +321,8 @@ def add_lookups(
                     answers=config.answers, ranked_by=service.orders,
                     preset=recommender.metadata['recipe']['preset'], rating_values=catalogue.rating_values,
                     genres=catalogue.genre_names, profile=profile, waiting=len(service.batcher.waiting),
-                    known_users=recommender.users.missing is None, item_word=word)
+                    known_users=recommender.users.missing is None, item_word=words or catalogue.words,
+                    min_ratings=recommender.items.usual_min_ratings)
 
     @app.get('/items')
     async def items(query: Annotated[str, Query(max_length=MAX_TEXT)] = '',
@@ -400,7 +392,7 @@ def make_app(
     recommender: Recommender,  # Model and catalogue
     hosts: tuple[str, ...] = LOCAL_NAMES,  # Allowed host names; '*' for any
     max_waiting: int = 64,  # Requests that may wait for the model
-    words: str | None = None,  # What items are called on the page, such as book/books
+    words: tuple[str, str] | None = None,  # What one item is called on the page and several; None: as in the data
 ) -> FastAPI:  # For uvicorn, or any ASGI server
     "Build the web application of a recommender"
     service = Service(recommender, max_waiting)

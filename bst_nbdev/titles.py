@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from .core import UNKNOWN, BSTError
-from .vocabulary import Vocabulary
+from .vocabulary import ITEM_WORDS, Vocabulary
 from .features import Numbers
 from .data import Interactions
 from .movielens import title_year
@@ -218,14 +218,16 @@ def item_error(
     table: pd.DataFrame,  # Candidates, or the first of them (item, title)
     count: int,  # Number of candidates
     fits: bool,  # Whether they fit the query; False if they are only spelt like it
+    words: tuple[str, str] = ITEM_WORDS,  # What one item is called, and several
 ) -> ItemError:  # An error that lists up to eight candidates
     "Describe why a query does not mean exactly one item"
-    if not count: return ItemError(f"no item is called {wanted!r}: give a part of its title, or its id")
+    one, several = words
+    if not count: return ItemError(f"no {one} is called {wanted!r}: give a part of its title, or its id")
     names = [f'{title} (id {item})' for item, title in zip(table.item[:8], table.title)]
     if count > 8: names.append('…')
     names = '; '.join(names)
-    if not fits: return ItemError(f"no item is called {wanted!r}; did you mean {names}?")
-    return ItemError(f"{wanted!r} may be {count} items: {names}: give the id or the whole title")
+    if not fits: return ItemError(f"no {one} is called {wanted!r}; did you mean {names}?")
+    return ItemError(f"{wanted!r} may be {count} {several}: {names}: give the id or the whole title")
 
 # %% ../nbs/10_titles.ipynb #10000002
 def shown_features(
@@ -301,17 +303,18 @@ class TitleIndex:
 
     def row(self,
         wanted: str | int,  # An id, or a title
+        guess: bool = True,  # Whether the error of an unknown title lists similar ones, which takes a while to find
     ) -> int:  # Row number of the item
         "Find the one item that an id or a title means"
-        items = self.catalogue.items
+        items, words = self.catalogue.items, self.catalogue.words
         by_id = id_row(items, wanted)
         if by_id != UNKNOWN and (items.id_type == 'str' or not isinstance(wanted, str)): return by_id
         if not isinstance(wanted, str):
-            raise ItemError(f"no item has the id {wanted!r}: give an id of the data, or a title")
+            raise ItemError(f"no {words[0]} has the id {wanted!r}: give an id of the data, or a title")
         rows, ranks = self.fitting(wanted)
         if len(rows):                                                      # the same title, or at least whole words
             best = ranks[0] if ranks[0] <= Match.SAME_WORDS else max(ranks[0], Match.HAS_ALL_WORDS)
             rows = rows[ranks <= best]
         if len(rows) == 1: return int(rows[0])
-        guesses = rows if len(rows) else self.search.similar(wanted, 9)
-        raise item_error(wanted, self.table(guesses[:8]), len(guesses), len(rows) > 0)
+        guesses = self.search.similar(wanted, 9) if guess and not len(rows) else rows
+        raise item_error(wanted, self.table(guesses[:8]), len(guesses), len(rows) > 0, words)

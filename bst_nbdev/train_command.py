@@ -143,7 +143,8 @@ def print_summary(
     folder: str | Path,  # Its folder
 ) -> None:
     "Print how training went, and the next commands"
-    print(f'\ntrained {len(run.training_log)} epochs in {run.seconds:.0f} s on {run.device}; '
+    epochs = len(run.training_log)
+    print(f'\ntrained {epochs} epoch{"s" if epochs > 1 else ""} in {run.seconds:.0f} s on {run.device}; '
           f'epoch {run.best_epoch} was best on validation')
     print(f'saved to {folder} (see {folder}/learning_curve.png)')
     print('\nnext:', '\n      '.join(next_commands(folder, run.interactions.users.ids)))

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .core import (UNKNOWN, BSTError, CheckpointError, ConfigError, DataError, file_digest,
+from .core import (UNKNOWN, BSTError, CheckpointError, ConfigError, DataError, brief, file_digest,
                             seed_everything)
 from .data import Interactions
 from .prepared import load, load_vocabularies
@@ -63,8 +63,8 @@ def load_parent(
         recipe, finished = read_recipe(record['recipe']), record['finished']
         checksum = record['data']['source'].get('sha256')
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{folder}/metrics.json is missing, damaged or of another version ({error}): "
-                              "train again") from error
+        raise CheckpointError(f"{folder}/metrics.json is missing, damaged or of another version "
+                              f"({brief(error)}): train again") from error
     if (visibility := getattr(model.config, 'visibility', 'causal')) != 'causal':
         raise ConfigError(f"{folder} fills in ratings between known ones (visibility "
                           f"{visibility}), so later ones cannot be held back to score it: "

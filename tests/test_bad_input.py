@@ -31,8 +31,9 @@ from bst_nbdev.movielens import read_movielens
 from bst_nbdev.prepared import ARRAYS, PREPARED_FILES, load_vocabularies, save_prepared, save_vocabularies
 from bst_nbdev.names import OBJECTIVES, PROTOCOLS
 from bst_nbdev.presets import PRESETS
-from bst_nbdev.pipeline import Recipe
-from bst_nbdev.runs import create_run_folder
+from bst_nbdev.options import read_csv_file
+from bst_nbdev.pipeline import Recipe, train
+from bst_nbdev.runs import create_run_folder, load_run, save_run
 
 # --- A small world in three formats: six users, twelve films, eight ratings each
 
@@ -339,7 +340,31 @@ def test_not_an_archive():
     Path('text.zip').write_text('no zip at all')
     refused('bst_train', '--data', 'text.zip', says=['text.zip is not a whole zip archive', 'download it again'])
     Path('ratings.dat').write_text(ML1M['ratings.dat'])
-    refused('bst_train', '--data', 'ratings.dat', says=['ratings.dat is not a zip archive', 'give the folder that holds it'])
+    refused('bst_train', '--data', 'ratings.dat', says=['ratings.dat is neither a folder nor a .zip archive', 'give the folder that holds it', 'from_frame'])
+
+def test_a_run_on_a_table_knows_that_it_has_no_file():
+    "And never takes the sample's users for its own, whose ids are numbers as well"
+    n = np.arange(600)
+    table = pd.DataFrame(dict(user=n % 20, item=n % 37, rating=n % 5 + 1, timestamp=n * 1000)).drop_duplicates(['user', 'item'])
+    data = from_frame(table, name='books', words=('book', 'books'))
+    run = save_run(train(Recipe(epochs=1), data, device='cpu', baselines=()), 'books')
+    refused('bst_recommend', run, '--user', 1, says=['were given as tables', 'save_prepared', '--data'])
+    refused('bst_evaluate', run, says=['were given as tables', 'save_prepared', '--data'])
+    refused('bst_recommend', run, '--user', 1, '--predict', 'no such', '--data', save_prepared(data, 'data'), says=["no book is called 'no such'"])
+    assert call('bst_recommend', run, '--user', 1, '--data', 'data', '--device', 'cpu', '--quiet', '--out', 'list.csv') == (0, '', [])
+    assert call('bst_evaluate', run, '--data', 'data', '--device', 'cpu', '--baselines', '', '--out', 'table.csv')[0] == 0
+    assert len(pd.read_csv('list.csv')) >= 5                        # although few books have 20 ratings
+    assert load_run(run, 'data', 'cpu').recipe.data is None and load_vocabularies(run).words == ('book', 'books')
+
+def test_runs_in_a_folder_are_named():
+    for name in 'b', 'a':
+        Path('runs', name).mkdir(parents=True)
+        Path('runs', name, 'config.json').touch()
+    refused('bst_recommend', 'runs', '--user', 1, says=['runs has no config.json: give one of the runs in it, such as runs/a, runs/b'])
+
+def test_what_the_system_says_is_cut_to_its_words():
+    with pytest.raises(DataError, match=r'none.csv cannot be read as a table of ratings \(No such file or directory\)'):
+        read_csv_file('none.csv', 'ratings', 'title and rating')
 
 def test_archive_without_ratings():
     refused('bst_train', '--data', archive({'README': 'x'}, 'other.zip'), says=['other.zip', 'no ratings found', 'it must hold'])
@@ -681,7 +706,7 @@ RECOMMEND = [
     ('huge moment', f'--user 1 --at {10**400}', '--at'),
     ('infinite moment', '--user 1 --at inf', '--at'),
     ('a moment for an item', '--user 1 --predict 3 --at soon', "--at must be seconds since 1970"),
-    ('unknown item', '--user 1 --predict 99', 'no item'),
+    ('unknown item', '--user 1 --predict 99', 'no film is called'),
     ('unknown genre', '--user 1 --genres Opera', "unknown genre 'Opera'"),
     ('a word for years', '--user 1 --years old', "got 'old'")]
 

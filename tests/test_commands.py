@@ -22,19 +22,18 @@ from bst_nbdev.pipeline import Recipe, train
 from bst_nbdev.prepared import load, sample_folder, save_prepared
 from bst_nbdev.runs import save_run
 
-COMMANDS = dict(bst_prepare='cli', bst_train='cli', bst_evaluate='cli', bst_recommend='cli', bst_items='cli', bst_serve='cli',
-                bst_update='update_command')
+COMMANDS = 'bst_prepare', 'bst_train', 'bst_update', 'bst_evaluate', 'bst_recommend', 'bst_items', 'bst_users', 'bst_serve'
 HEAVY = 'torch', 'numpy', 'pandas', 'accelerate', 'matplotlib', 'torchmetrics', 'huggingface_hub'
 ALONE = dict(os.environ, OMP_NUM_THREADS='1', BST_PROGRESS='1', COLUMNS='80')
 
-def program(command, after=''):
+def program(command, before='', after=''):
     "Arguments of a process that runs a command as its script does"
-    code = f'import sys; from bst_nbdev.{COMMANDS[command]} import {command}\ntry: code = {command}()\nfinally: {after or "pass"}\nsys.exit(code)'
+    code = f'import sys; from bst_nbdev.start import {command}\n{before}\ntry: code = {command}()\nfinally: {after or "pass"}\nsys.exit(code)'
     return [sys.executable, '-c', code]
 
 def run(command, *arguments, after='', **options):
     "Run a command to its end"
-    return subprocess.run([*program(command, after), *map(str, arguments)], capture_output=True, text=True, env=ALONE, **options)
+    return subprocess.run([*program(command, after=after), *map(str, arguments)], capture_output=True, text=True, env=ALONE, **options)
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
@@ -53,7 +52,7 @@ LOADED = f'print(sorted({{*{HEAVY!r}}} & {{*sys.modules}}), file=sys.stderr)'
 def test_help_and_what_is_typed_wrongly_load_nothing_heavy(command, tmp_path):
     wrong = {'bst_prepare': ['--memory'], 'bst_train': ['--preset', 'papper'], 'bst_evaluate': ['models/run1'],
              'bst_recommend': ['models/run1', '--user', '1'], 'bst_items': ['models/run1', 'x'], 'bst_serve': ['models/run1'],
-             'bst_update': ['models/run1', '--data', 'x']}[command]
+             'bst_users': ['models/run1'], 'bst_update': ['models/run1', '--data', 'x']}[command]
     for arguments, code in (['--help'], 0), (['--version'], 0), (['--colour'], 2), (wrong, None):
         done = run(command, *arguments, after=LOADED, cwd=tmp_path)
         *said, loaded = done.stderr.splitlines()
@@ -68,6 +67,7 @@ def test_help_has_groups_and_two_examples(command):
     examples = re.findall(rf'^  ({command} .*|{command})$', text.split('examples:')[1], flags=re.M)
     assert len(groups) >= 4 and len(examples) == 2, text
     assert max(map(len, text.splitlines())) <= 100, text
+    assert not re.search(r'\b(None|True|False)\b', text), text                                         # words of Python
     options = set(re.findall(r'--[\w-]+', text.split('examples:')[0]))
     for example in examples: assert set(re.findall(r'--[\w-]+', example)) <= options, example
 
@@ -87,6 +87,17 @@ def test_package_keeps_its_threads_from_spinning_before_torch_is_loaded():
     code = 'import os, sys, bst_nbdev; print(os.environ["GOMP_SPINCOUNT"], "torch" in sys.modules)'
     env = {name: value for name, value in ALONE.items() if name not in ('GOMP_SPINCOUNT', 'OMP_WAIT_POLICY')}
     equal(subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=env).stdout, '1000 False\n')
+
+@pytest.mark.parametrize('line, found', [('bst_train --pres', {'--preset '}), ('bst_train --preset s', {'single-sequence '}),
+                                         ('bst_recommend run --format ', {'table', 'csv', 'json'}), ('bst_users --k', {'--k '})])
+def test_a_shell_can_complete_options_and_values(line, found, tmp_path):
+    "As argcomplete's function for bash asks"
+    pytest.importorskip('argcomplete')
+    answer = tmp_path/'answer'
+    env = dict(ALONE, _ARGCOMPLETE='1', _ARGCOMPLETE_STDOUT_FILENAME=str(answer), _ARGCOMPLETE_IFS='|', COMP_LINE=line, COMP_POINT=str(len(line)),
+               COMP_TYPE='9')
+    subprocess.run(program(line.split()[0]), env=env, check=False, capture_output=True)
+    equal(set(answer.read_text().split('|')), found)
 
 
 # --- What is printed can be pasted
@@ -145,7 +156,7 @@ def test_a_reader_that_ends_does_not_end_the_training(both, tmp_path):
 @pytest.mark.skipif(not Path('/dev/full').exists(), reason='no /dev/full here')
 def test_full_disk_under_the_output(folder, tmp_path):
     with open('/dev/full', 'w') as full:
-        for arguments in ['bst_items', folder, 'lighthouse'], ['bst_train', '--epochs', '1', '--device', 'cpu', '--out', 'run']:
+        for arguments in ['bst_items', folder, 'accordion 1990'], ['bst_train', '--epochs', '1', '--device', 'cpu', '--out', 'run']:
             command, *options = map(str, arguments)
             done = subprocess.run([*program(command), *options], stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=ALONE)
             equal((done.returncode, done.stderr), (1, f'{command}: the output cannot be written (No space left on device): '
@@ -157,15 +168,25 @@ def test_full_disk_under_the_output(folder, tmp_path):
 
 # --- Signals
 
-@pytest.mark.parametrize('seconds', [.1, .3, .6, 1., 1.5, 2., 2.5])
+@pytest.mark.parametrize('seconds', [0, .01, .03, .06, .1, .3, .6, 1., 1.5, 2., 2.5])
 def test_ctrl_c_while_modules_load_is_one_line(seconds, tmp_path):
-    process = subprocess.Popen([*program('bst_train'), '--epochs', '50', '--device', 'cpu'], cwd=tmp_path, env=ALONE,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    "From the first line of the command on"
+    process = subprocess.Popen([*program('bst_train', "print('begun', flush=True)"), '--epochs', '50', '--device', 'cpu'], cwd=tmp_path,
+                               env=ALONE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    equal(process.stdout.readline(), 'begun\n')
     time.sleep(seconds)
     process.send_signal(signal.SIGINT)
     text, errors = process.communicate(timeout=300)
-    if 'Interactions' not in text and process.returncode == 130:
-        equal(errors, 'bst_train: stopped; nothing was written\n')
+    if 'Interactions' in text: return
+    assert process.returncode == 130 and errors in ('bst_train: stopped\n', 'bst_train: stopped; nothing was written\n'), errors
+
+def test_ctrl_c_ends_a_service_in_one_line(folder):
+    process = subprocess.Popen([*program('bst_serve'), folder, '--port', '0', '--device', 'cpu'], env=ALONE,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while 'look at' not in process.stdout.readline(): assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    equal((process.returncode, errors), (130, 'bst_serve: stopped\n'))
 
 @pytest.mark.parametrize('name', ['SIGTERM', 'SIGHUP'])
 def test_a_terminal_that_is_closed_loses_nothing(name, tmp_path):

@@ -118,6 +118,17 @@ def test_only_public_names_are_imported(path):
     report(f'{path.name}:{node.lineno} imports {alias.name}, which is private' for node in imports for alias in node.names
            if re.match('_[^_]', alias.name))
 
+@each_module
+def test_what_the_system_says_is_cut_to_its_words(path):
+    "A message about a file holds neither an error number nor the path again: it uses `core.brief`"
+    def bare(handler):
+        caught = ast.unparse(handler.type) if handler.type else ''
+        if not re.search('OSError|READ_ERRORS', caught) or not handler.name: return []
+        return [node.lineno for part in handler.body for node in ast.walk(part) if isinstance(node, ast.FormattedValue)
+                and ast.unparse(node.value) in (handler.name, f'str({handler.name})', f'{handler.name}.strerror')]
+    handlers = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ExceptHandler)]
+    report(f'{path.name}:{line} shows an error of the system as it is' for handler in handlers for line in bare(handler))
+
 MAX_MODULE, MAX_CODE = 500, 110
 VAGUE = re.compile(r'\b(some|any|no)body\b|\bwhoever\b', flags=re.I)
 

@@ -1,6 +1,11 @@
-"""What `import bst_nbdev` gives, and what it costs."""
+"""What `import bst_nbdev` gives, what it costs, and which versions of other packages it was tried with."""
+import configparser
 import subprocess
 import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from packaging.requirements import Requirement
 
 LIGHT = """
 import sys
@@ -20,3 +25,15 @@ def test_an_unknown_name_is_an_attribute_error():
     import bst_nbdev
     assert not hasattr(bst_nbdev, 'teleport')
     for name in bst_nbdev.__all__: assert getattr(bst_nbdev, name) is not None
+
+def test_what_is_used_privately_has_the_version_that_was_tried():
+    "`server.Connection` builds on a protocol of uvicorn that may change with any version"
+    from bst_nbdev.server import Connection
+    settings = configparser.ConfigParser(interpolation=None)
+    settings.read(Path(__file__).resolve().parent.parent/'settings.ini')
+    [uvicorn] = [one for one in map(Requirement, settings['DEFAULT']['serve_requirements'].split()) if one.name == 'uvicorn']
+    assert {bound.operator for bound in uvicorn.specifier} == {'>=', '<'}
+    assert version('uvicorn') in uvicorn.specifier, f"uvicorn {version('uvicorn')} was not tried: run tests/test_service.py, then set the bounds"
+    base = Connection.__mro__[1]
+    for name in 'connection_made', 'data_received', 'on_response_complete', 'connection_lost', 'eof_received', 'send_400_response':
+        assert callable(getattr(base, name)), name

@@ -10,6 +10,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 
 import httpx
 import numpy as np
@@ -73,7 +74,7 @@ REFUSED = [
     ('no user', {}, 422, 'give either user or ratings'),
     ('user and ratings', more(user=1), 422, 'give either user or ratings'),
     ('unknown user', dict(user=10**6), 404, 'no user has the id 1000000'),
-    ('unknown title', one('no such film'), 404, "no item is called 'no such film'"),
+    ('unknown title', one('no such film'), 404, "no film is called 'no such film'"),
     ('ambiguous title', one('Lighthouse'), 404, 'may be'),
     ('empty title', one(''), 422, 'at least 1 character'),
     ('fractional item', one(1.5), 422, 'ratings.0.item'),
@@ -135,7 +136,7 @@ def test_too_many_bytes_are_refused(client):
 def test_refused_on_other_routes(client):
     check_refused(client.get('/recommend'), [405], 'Method Not Allowed')
     check_refused(client.post('/predict', json=more(items=[])), [422], 'items')
-    check_refused(client.post('/explain', json=more(item=10**9)), [404], 'no item has the id')
+    check_refused(client.post('/explain', json=more(item=10**9)), [404], 'no film has the id')
     check_refused(client.post('/explain', json=more(item=3, by='best')), [422], "unknown by 'best'")
     for path, fields in dict(predict=dict(items=[3]), explain=dict(item=3)).items():
         check_refused(client.post(f'/{path}', json=more(at='soon', **fields)), [422], 'at must be seconds since 1970')
@@ -197,7 +198,7 @@ def test_items_of_no_interest(client):
     listed = [row['item'] for row in ask(client, 'recommend', **more(k=5))['items']]
     others = [row['item'] for row in ask(client, 'recommend', **more(k=3, exclude=listed[:2]))['items']]
     assert others == listed[2:]
-    check_refused(client.post('/recommend', json=more(exclude=[10**9])), [404], 'no item has the id')
+    check_refused(client.post('/recommend', json=more(exclude=[10**9])), [404], 'no film has the id')
 
 def test_the_moment_of_a_question(client):
     "Seconds and dates are the same, and not the same as none"
@@ -347,6 +348,19 @@ def test_ids_beyond_what_json_holds_travel_as_text():
             assert ask(client, 'predict', **body, items=[item])['items'][0]['item'] == str(ids[3])
             answer = ask(client, 'explain', **body, item=ids[4])
             assert answer['about']['item'] == str(ids[4]) and answer['items'][0]['item'] == str(ids[3])
+
+def test_a_body_without_its_header_is_explained(client):
+    "What curl -d sends; and other things that are no object"
+    for kwargs in dict(content=json.dumps(one(3))), dict(json=[1]), dict(json='x'), dict(content='', headers={'content-type': 'application/json'}):
+        check_refused(client.post('/recommend', **kwargs), [422], "the body must be a JSON object: send it with the header 'content-type: application/json'")
+
+def test_the_words_of_the_data_are_spoken():
+    shop = small_shop(range(12))
+    shop.catalogue = replace(shop.catalogue, words=('tool', 'tools'))
+    for words, found in (None, ['tool', 'tools']), (('Teil', 'Teile'), ['Teil', 'Teile']):
+        with TestClient(make_app(shop, words=words), base_url=HERE) as client:
+            health = client.get('/health').json()
+            assert (health['item_word'], health['min_ratings']) == (found, shop.items.usual_min_ratings)
 
 def test_items_without_titles_are_found_by_id():
     with TestClient(make_app(small_shop([f'X-{n}' for n in range(12)])), base_url=HERE) as client:

@@ -85,6 +85,17 @@ def test_every_form_of_data_is_read_into_the_same_rows(grows, parent, tmp_path):
         pd.testing.assert_frame_equal(data.history(int(data.users.ids[-1])), ratings.history(int(data.users.ids[-1])))
     assert isinstance(data.item, np.memmap)
 
+def test_what_the_parent_knew_counts_as_learnt(grows, parent, tmp_path):
+    "Else a small update would leave next to nothing to recommend"
+    update = open_update(plan_update(parent, grows[1], epochs=1, old_share=0.))
+    run = update.train('cpu', baselines=())
+    counts = [Recommender.from_run(run).items.popularity, Recommender.load(save_run(run, tmp_path/'updated'), device='cpu').items.popularity]
+    np.testing.assert_array_equal(*counts)
+    before = Recommender.load(parent, device='cpu').items.popularity
+    assert counts[0].sum() == update.before.sum() + len(run.split.train)
+    assert (counts[0][:len(before)] >= before).all()
+    assert Recommender.load(tmp_path/'updated', device='cpu').catalogue.words == ('film', 'films')
+
 def test_ids_that_are_text(tmp_path):
     "And data without profiles, titles, genres and years, on a scale of ten"
     rng = np.random.default_rng(0)

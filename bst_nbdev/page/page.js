@@ -582,6 +582,7 @@ attempt('start', async () => {
   [scale, orders, storage] = [health.rating_values, health.ranked_by, `ratings of ${health.data}`];
   [one, many] = health.item_word;
   showWords();
+  $('min-ratings').value = health.min_ratings;
   if (!$('order').querySelector('input')) showOrders();
   if (!$('profile').querySelector('select')) showProfile(health.profile);
   $('genre').replaceChildren(make('option', {value: ''}, 'All'), ...health.genres.map(genre => make('option', {value: genre}, genre)));
