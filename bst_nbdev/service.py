@@ -7,7 +7,7 @@ __all__ = ['MAX_RATINGS', 'MAX_ITEMS', 'MAX_K', 'MAX_TEXT', 'EXACT', 'Integer', 
            'Count', 'Year', 'CONTENT_POLICY', 'PAGE_HEADERS', 'StrictModel', 'RatingIn', 'UserSpec', 'QuestionSpec',
            'PredictRequest', 'RecommendRequest', 'ExplainRequest', 'validation_message', 'add_errors', 'Question',
            'answer_batch', 'json_ids', 'records', 'list_items', 'judge_items', 'explain_items', 'asked_by', 'Service',
-           'add_lookups', 'add_questions', 'PageFiles', 'add_pages', 'make_app']
+           'profile_values', 'add_lookups', 'add_questions', 'PageFiles', 'add_pages', 'make_app']
 
 # %% ../nbs/12_service.ipynb #a0b2026f
 import asyncio
@@ -23,6 +23,7 @@ import pandas as pd
 from . import __version__
 from .core import BSTError, check_choice, logger, require_extra
 from .vocabulary import Vocabulary
+from .features import Feature, Numbers
 from .checks import parse_time
 from .packing import History
 from .top_items import ranked_by_choices
@@ -66,7 +67,7 @@ class StrictModel(BaseModel):
 class RatingIn(StrictModel):
     "Rating of an item by the user"
     item: Identifier = Field(description='id, or title')
-    rating: Number = Field(description='on the scale of the data')
+    rating: Number | None = Field(None, description='on the scale of the data, if they have ratings')
 
 class UserSpec(StrictModel):
     "User of a request: a known one, or a new one with some ratings"
@@ -236,7 +237,8 @@ def asked_by(
     request: QuestionSpec,  # User and moment
 ) -> tuple[History, int | None]:  # What the model reads, and the time of the question; None: unknown
     "Build the history of a known or a new user, and parse the moment of a question"
-    given = [(one.item, one.rating) for one in request.ratings or []]
+    has_ratings = recommender.catalogue.has_ratings
+    given = [(one.item, one.rating) if has_ratings else one.item for one in request.ratings or []]
     history = recommender.history(given if request.user is None else request.user, request.profile)
     return history, parse_time(request.at, 'at')
 
@@ -301,6 +303,13 @@ class Service:
             return Question(explain_items, (by,), *asked, (request.item, request.k))
         return await self.ask(question, long=True)
 
+# %% ../nbs/12_service.ipynb #12c00e01
+def profile_values(
+    feature: Feature | Numbers,  # Of the users
+) -> list | None:  # The values that may be chosen; None where any number may be given
+    "List what a profile may say of a feature"
+    return json_ids(feature.values.ids, feature.values).tolist() if isinstance(feature, Feature) else None
+
 # %% ../nbs/12_service.ipynb #a2268a07
 def add_lookups(
     app: FastAPI,  # Application
@@ -310,8 +319,7 @@ def add_lookups(
     "Add the routes that need no model"
     recommender, config = service.recommender, service.recommender.network.config
     catalogue, index = recommender.catalogue, recommender.index
-    profile = {name: json_ids(feature.values.ids, feature.values).tolist()
-               for name, feature in catalogue.user_features.items()}
+    profile = {name: profile_values(feature) for name, feature in catalogue.user_features.items()}
 
     @app.get('/health')
     async def health() -> dict:

@@ -179,11 +179,14 @@ function star(from, to) {
   return svg;
 }
 
+// Whether people give ratings; where they only choose, the scale has one value
+function rated() { return scale.length > 1; }
+
 // Stars for a scale of whole and half stars, numbers for any other
 function ratingControl(film) {
   const before = n => n ? scale[n - 1] : 0;
   const drawn = scale.every((value, n) => value - before(n) === .5 || (value - before(n) === 1 && value % 1 === 0));
-  const legend = make('legend', {className: 'unseen'}, `Your rating of ${plain(film)}`);
+  const legend = make('legend', {className: 'unseen'}, rated() ? `Your rating of ${plain(film)}` : `Did you choose ${plain(film)}?`);
   const labels = scale.map((value, n) => {
     const checked = ratings.get(film.item)?.rating === value;
     const input = make('input', {type: 'radio', name: `rating-${film.item}`, value: String(value), checked});
@@ -199,7 +202,7 @@ function ratingControl(film) {
     input.onkeydown = event => { cleared = event.key === ' ' && clear(event); };
     input.onkeyup = event => { if (cleared && event.key === ' ') event.preventDefault(); };
     input.onchange = () => rate(film, value);
-    return make('label', {}, input, ...(drawn ? [star(before(n), value), unseen(count(value, 'star'))] : [String(value)]));
+    return make('label', {}, input, ...(drawn ? [star(before(n), value), unseen(rated() ? count(value, 'star') : 'chosen')] : [String(value)]));
   });
   return make('fieldset', {className: drawn ? 'stars' : 'numbers'}, legend, ...labels);
 }
@@ -281,7 +284,7 @@ const skip = make('a', {className: 'skip', href: '#list', onclick: event => {
 
 function showCount() {
   const none = 'Nothing rated yet. Start with one of these, or find another.';
-  $('count').textContent = ratings.size ? `${things(ratings.size)} rated` : none;
+  $('count').textContent = ratings.size ? `${things(ratings.size)} ${rated() ? 'rated' : 'chosen'}` : none;
   $('again').textContent = ratings.size ? 'Start again' : 'Bring my ratings back';
   $('again').hidden = !ratings.size && !removed.length;
   $('jump').hidden = !ratings.size;
@@ -312,14 +315,16 @@ function showOrders() {
 function showProfile(features) {
   const option = value => make('option', {value}, String(value));
   const label = name => name.replaceAll('_', ' ').replace(/^./, first => first.toUpperCase());
+  const select = (name, values) => make('select', {name}, make('option', {value: ''}, 'not said'), ...values.map(option));
+  const number = name => make('input', {name, type: 'number', step: 'any', placeholder: 'not said'});
   $('profile').replaceChildren(...Object.entries(features).map(([name, values]) =>
-    make('label', {}, `${label(name)} `, make('select', {name}, make('option', {value: ''}, 'not said'), ...values.map(option)))));
+    make('label', {}, `${label(name)} `, values ? select(name, values) : number(name))));
   $('profile').hidden = !$('profile').children.length;
 }
 
 // What is known of the user: ratings, and a profile if anything is said
 function given() {
-  const said = [...$('profile').querySelectorAll('select')].filter(({value}) => value).map(({name, value}) => [name, value]);
+  const said = [...$('profile').querySelectorAll('select, input')].filter(({value}) => value).map(({name, value}) => [name, value]);
   const profile = said.length ? Object.fromEntries(said) : null;
   return {ratings: [...ratings.values()].map(({item, rating}) => ({item, rating})), profile};
 }
@@ -410,7 +415,7 @@ function showList(items) {
   const focused = document.activeElement.closest('#list button.film')?.dataset.item;
   $('list').replaceChildren(...items.map(entry));
   if (!items.some(({item}) => item === open)) open = null;
-  $('hint').textContent = !ratings.size ? `Your list appears here when you have rated one of the ${many}.`
+  $('hint').textContent = !ratings.size ? `Your list appears here when you have ${rated() ? 'rated' : 'chosen'} one of the ${many}.`
     : items.length ? hint(items[0]) : `No ${one} matches these filters.`;
   $('link').hidden = !ratings.size;
   $('more').hidden = items.length < listLength || listLength >= MAX_ITEMS;
@@ -437,25 +442,25 @@ const explain = film => attempt('explain', async () => {
   panel.film = film;
   const {by, items} = await send('explain', 'explain', {...given(), item: film.item, k: STEP, by: order()});
   panel.replaceChildren(...because(items), ...reasons(items, by), ...probabilities(film),
-    make('button', {type: 'button', onclick: () => pick(film)}, 'I know it: rate it'));
+    make('button', {type: 'button', onclick: () => pick(film)}, rated() ? 'I know it: rate it' : 'I know it: choose it'));
 });
 
 // The two ratings that speak most for a film
 function because(items) {
-  const given = items.filter(({effect}) => effect > 0).slice(0, 2).map(film => `${plain(film)} ${film.rating}`);
-  return given.length ? [make('p', {className: 'because'}, `Because you rated ${given.join(' and ')}.`)] : [];
+  const given = items.filter(({effect}) => effect > 0).slice(0, 2).map(film => rated() ? `${plain(film)} ${film.rating}` : plain(film));
+  return given.length ? [make('p', {className: 'because'}, `Because you ${rated() ? 'rated' : 'chose'} ${given.join(' and ')}.`)] : [];
 }
 
 function reasons(items, by) {
   const reach = Math.max(...items.map(({effect}) => Math.abs(effect)), 1e-9), stars = by === 'rating';
   const digits = stars ? 2 : Math.min(Math.max(1 - Math.floor(Math.log10(100 * reach)), 1), 4);  // chances may be small
   const signed = effect => (effect < 0 ? '−' : '+') + (stars ? Math.abs(effect) : 100 * Math.abs(effect)).toFixed(digits) + (stars ? '' : '%');
-  return [make('h4', {}, 'What your ratings do to it'),
+  return [make('h4', {}, rated() ? 'What your ratings do to it' : 'What your choices do to it'),
     make('p', {className: 'note'}, `How far each moves the ${ORDERS[by]?.[1] ?? by}: up to the right, down to the left.`),
     make('ul', {className: 'effects'}, ...items.map(film => {
       const bar = make('span', {className: film.effect < 0 ? 'bar down' : 'bar up'});
       bar.style.width = `${50 * Math.abs(film.effect) / reach}%`;
-      return make('li', {}, named(film, `you gave ${film.rating}`), make('span', {className: 'track'}, bar),
+      return make('li', {}, named(film, film.rating === undefined ? '' : `you gave ${film.rating}`), make('span', {className: 'track'}, bar),
         make('span', {className: 'number'}, signed(film.effect)));
     }))];
 }
@@ -573,7 +578,8 @@ function useLink() {
 function showWords() {
   const upper = text => text.replace(/^./, first => first.toUpperCase());
   const words = {one, many, Many: upper(many)};
-  for (const node of document.querySelectorAll('[data-words]')) node.textContent = node.dataset.words.replace(/\{(\w+)\}/g, (_, name) => words[name]);
+  const phrase = text => rated() ? text : text.replace('Rate a few', 'Choose a few');
+  for (const node of document.querySelectorAll('[data-words]')) node.textContent = phrase(node.dataset.words).replace(/\{(\w+)\}/g, (_, name) => words[name]);
   document.title = document.querySelector('h1').textContent;
 }
 
@@ -584,7 +590,7 @@ attempt('start', async () => {
   showWords();
   $('min-ratings').value = health.min_ratings;
   if (!$('order').querySelector('input')) showOrders();
-  if (!$('profile').querySelector('select')) showProfile(health.profile);
+  if (!$('profile').querySelector('select, input')) showProfile(health.profile);
   $('genre').replaceChildren(make('option', {value: ''}, 'All'), ...health.genres.map(genre => make('option', {value: genre}, genre)));
   $('about').textContent = `${health.data}: ${things(health.items)}, ${count(health.users, 'person', 'people')}.`;
   popular = (await send('start', `items?limit=${MAX_ITEMS}`)).items;
