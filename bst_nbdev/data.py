@@ -429,8 +429,8 @@ def from_frame(
     picked = _pick('ratings', ratings, columns, ('user', 'item', 'timestamp'), ('rating',))
     ids = {name: _ids_of('ratings', picked, name, where) for name in ('user', 'item')}
     rating = numbers_of('ratings', picked, 'rating', where) if 'rating' in picked else 1.
-    known = dict(rating=rating, timestamp=parse_times(picked['timestamp'], where)) | _event_columns(ratings, columns)
-    table = pd.DataFrame(ids | known)
+    known = dict(rating=rating, timestamp=parse_times(picked['timestamp'], where))
+    table = pd.DataFrame(ids | known | _event_columns(ratings, columns))
     if 'rating' not in picked: rating_values = (1.,)
     else: rating_values = check_rating_values(rating_values)
     users = None if users is None else _side_table('users', users, columns, ['user'], where=where)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 
-from .core import ConfigError, DataError
+from .core import ConfigError, DataError, brief
 
 # %% ../nbs/01a_layouts.ipynb #5b0c0009
 USUAL_NAMES = {  # our name: names by which others call it, without capitals, blanks and signs
@@ -182,7 +182,7 @@ def read_blocks(
             _check_first_bytes(path, file)
             yield from _whole_lines(path, file)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read ({error}): get the file again") from error
+        raise DataError(f"{path} cannot be read ({brief(error)}): get the file again") from error
 
 # %% ../nbs/01a_layouts.ipynb #5b0c0012
 def without_header(

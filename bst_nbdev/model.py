@@ -183,8 +183,8 @@ def check_scale(
     "Refuse ratings as an answer where there is but one value, and a scale that a threshold does not divide"
     if not config.has_ratings:
         if config.answers == ('next',) or draws and config.answers == ('click',): return
-        raise ConfigError("these data have no ratings, or all are the same, so how an item is rated cannot be "
-                          "learnt: use preset both or next, or a published one with objective click")
+        raise ConfigError("these data have no ratings, or all are the same, so how an item is rated cannot "
+                          "be learnt: use preset both or next, or a published one with objective click")
     low, high, threshold = config.rating_values[0], config.rating_values[-1], config.threshold
     if not low < threshold <= high:
         raise ConfigError(f"threshold must be a rating above {low:g}, {high:g} at most, got {threshold:g}")

@@ -417,8 +417,7 @@ def read_side_tables(
         number, _ = next(islice(_stream_lines(files, layout.ratings), row + bool(layout.header), None))
         return f"{file}, line {number}"
     name = files.path.stem if files.zipped else files.path.resolve().name
-    kinds = {} if users is None else dict.fromkeys(users.columns[1:], 'categorical')
-    about = where, name, dict(path=str(path), format=layout.name), ('film', 'films'), kinds
+    about = where, name, dict(path=str(path), format=layout.name), ('film', 'films')
     return files, layout, Tables(None, users, items, layout.rating_values, *about)
 
 def read_movielens(

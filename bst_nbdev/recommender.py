@@ -134,8 +134,7 @@ class Predictor:
         self.catalogue, self.metadata = catalogue, metadata
         new = metadata.get('new_items', 0)
         self.items = RecommendableItems(catalogue, popularity, network.known_items, new)
-        recipe = metadata['recipe']
-        self.users = KnownUsers(catalogue, recipe['data'] if ratings is None else ratings, recipe.get('columns'))
+        self.users = KnownUsers(catalogue, ratings, metadata['recipe'])
 
     @property
     def index(self) -> TitleIndex:

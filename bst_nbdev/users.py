@@ -204,8 +204,7 @@ def find_users(
     rows = order[rank[order] < 3][:limit] + 1
     columns = dict(user=catalogue.users.decode(rows))
     for name, feature in catalogue.user_features.items():
-        values = feature.rows[rows]
-        columns[name] = np.where(values == UNKNOWN, '', feature.values.decode(values).astype(object))
+        columns[name] = feature.take(np.append(UNKNOWN, rows)).cells()
     return pd.DataFrame(columns)
 
 # %% ../nbs/10_users.ipynb #3be78380
@@ -249,10 +248,11 @@ class KnownUsers:
     "Histories of the users in the data"
     def __init__(self,
         catalogue: Interactions,  # What the model knows
-        ratings: Interactions | str | Path,  # The data, or their path: those of the training, or newer ones
-        columns: str | None = None,  # Of a file of events: our names to its own
+        ratings: Interactions | str | Path | None,  # The data, or their path, also newer ones; None: as the recipe says
+        recipe: dict | None = None,  # Settings of the run: data, and columns of a file of events
     ):
-        self.catalogue, self.ratings, self.columns = catalogue, ratings, columns
+        self.catalogue, self.columns = catalogue, (recipe or {}).get('columns')
+        self.ratings = (recipe or {}).get('data') if ratings is None else ratings
         self.found = self.missing = None       # the data with the model's row of each of their items, or why there are none
         self.fetch = True
 
