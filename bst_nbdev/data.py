@@ -426,7 +426,8 @@ def from_frame(
     columns = columns or {}
     for key in columns: check_choice('key of columns', key, (*RATING_COLUMNS, 'title', *USUAL_KINDS))
     features = _check_kinds(features or {}, ratings, users, items)
-    picked = _pick('ratings', ratings, columns, ('user', 'item', 'timestamp'), ('rating',))
+    needed = 'user', 'item', 'timestamp', *({'rating'} & {*columns})                   # named, so it must be there
+    picked = _pick('ratings', ratings, columns, needed, ('rating',))
     ids = {name: _ids_of('ratings', picked, name, where) for name in ('user', 'item')}
     rating = numbers_of('ratings', picked, 'rating', where) if 'rating' in picked else 1.
     known = dict(rating=rating, timestamp=parse_times(picked['timestamp'], where))

@@ -72,7 +72,7 @@ def items_as_text(
     shown = shown.drop(columns=empty)
     titles, ids = (shown.get(name, pd.Series(name)).astype(str) for name in ('title', 'item'))
     if titles.equals(ids.rename(titles.name)): del shown['title']
-    for name in shown.select_dtypes(object):
+    for name in shown.select_dtypes(exclude=['number', 'bool']):
         shown[name] = [printable(cell, longest=60) for cell in shown[name]]
     for name in set(CHANCES) & set(shown): shown[name] = shown[name].map('{:.2%}'.format)
     if 'effect' in shown:

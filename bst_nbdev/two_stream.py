@@ -192,7 +192,7 @@ class TwoStreamTransformer(nn.Module):
             if c.history_dropout:
                 history = drop_history(c.history_dropout, padding_mask, item, rating, time, position, event)
                 padding_mask, item, rating, time, position, event = history
-        user_vector = sum(self.user(user, user_features), self.user_token.expand(len(user), -1))   # (B, D)
+        user_vector = sum(self.user(user, user_features), self.user_token.expand(user.shape[0], -1))
         tokens = self.rating(self.item(item), rating, ~padding_mask)                           # (B, S, D)
         if c.event_features: tokens = tokens + self.event(event)
         if self.reads_residual:

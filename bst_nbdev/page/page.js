@@ -578,7 +578,7 @@ function useLink() {
 function showWords() {
   const upper = text => text.replace(/^./, first => first.toUpperCase());
   const words = {one, many, Many: upper(many)};
-  const phrase = text => rated() ? text : text.replace('Rate a few', 'Choose a few');
+  const phrase = text => rated() ? text : text.replace('Rate a few', 'Choose a few').replace('to rate', 'to choose');
   for (const node of document.querySelectorAll('[data-words]')) node.textContent = phrase(node.dataset.words).replace(/\{(\w+)\}/g, (_, name) => words[name]);
   document.title = document.querySelector('h1').textContent;
 }
@@ -591,6 +591,7 @@ attempt('start', async () => {
   $('min-ratings').value = health.min_ratings;
   if (!$('order').querySelector('input')) showOrders();
   if (!$('profile').querySelector('select, input')) showProfile(health.profile);
+  $('genre').parentElement.hidden = !health.genres.length;
   $('genre').replaceChildren(make('option', {value: ''}, 'All'), ...health.genres.map(genre => make('option', {value: genre}, genre)));
   $('about').textContent = `${health.data}: ${things(health.items)}, ${count(health.users, 'person', 'people')}.`;
   popular = (await send('start', `items?limit=${MAX_ITEMS}`)).items;
