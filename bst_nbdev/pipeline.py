@@ -47,12 +47,10 @@ WINDOW = 10  # window length of `random-windows` for presets that do not read wi
 class Recipe:
     "Settings that decide the result of a run; None takes the preset's value"
     data: str | None = None  # Name or path that `load` accepts; None: the sample, or those that `train` is given
-    columns: str | None = None  # Of a file of events: our names to its own, such as "user=customer,item=sku"
     preset: str = 'default'  # Name in `PRESETS`, or an alias, which is resolved at once
     protocol: str = 'temporal'  # One of `PROTOCOLS`
     sequence_length: int | None = None  # L: history plus target; two-stream presets use it for `random-windows` only
     step: int = 1  # Distance from window to window (`random-windows` only)
-    targets: str | None = None  # Kinds of events that are targets, separated by commas; None for all events
     epochs: int | None = None  # Maximum number of epochs
     batch_size: int | None = None  # Examples in a training batch
     learning_rate: float | None = None  # Peak of the schedule
@@ -65,6 +63,8 @@ class Recipe:
     mixed_precision: str | None = None  # 'no', 'bf16' or 'fp16': number format of the model's computations in training
     accumulation: int | None = None  # Batches whose gradients are averaged for one step
     compile: bool | None = None  # Compile the model for training
+    targets: str | None = None  # Kinds of events that are targets, separated by commas; None for all events
+    columns: str | None = None  # Of a file of events: our names to its own, such as "user=customer,item=sku"
 
     def __post_init__(self):
         object.__setattr__(self, 'preset', resolve_preset(self.preset))
