@@ -282,6 +282,9 @@ def _prepare(
     from bst_nbdev.prepared import find_data, load, save_prepared
     from bst_nbdev.runs import check_output_folder
     check_output_folder(out)
+    if memory is not None and columns is not None:
+        raise ConfigError('--memory sorts the ratings of MovieLens only, whose columns are known: '
+                          'leave out --memory or --columns')
     if memory is None:
         interactions = load(data, columns=columns)
         print(interactions)

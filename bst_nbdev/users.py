@@ -238,9 +238,12 @@ def known_profiles(
     catalogue: Interactions,  # What the model knows
 ) -> list[tuple[int, ...]]:  # Of each user the model's rows of the profile
     "Look up profiles; values that the model does not know count as missing"
-    wanted = np.append(UNKNOWN, rows)
-    found = [known.encode(data.user_features[name].take(wanted).cells()).rows[1:].tolist()
-             for name, known in catalogue.user_features.items()]
+    found = []
+    for name, known in catalogue.user_features.items():
+        theirs = data.user_features[name]
+        same = isinstance(known, Feature) and isinstance(theirs, Feature) and theirs.values == known.values
+        if same: found.append(theirs.rows[rows].tolist())
+        else: found.append(known.encode(theirs.take(np.append(UNKNOWN, rows)).cells()).rows[1:].tolist())
     return list(zip(*found)) if found else [()] * len(rows)
 
 # %% ../nbs/10_users.ipynb #3be78379
