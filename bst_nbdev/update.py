@@ -28,8 +28,8 @@ from .features import Feature, Numbers
 from .growth import grow_catalogue, grow_model, grow_vocabulary
 from .saving import check_files
 from .update_recipe import UpdateRecipe
-from .pipeline import (Recipe, Run, check_trainable, choose_device, fit_run, read_recipe, run_batches,
-                                train)
+from .pipeline import (TRAINING, Recipe, Run, check_trainable, choose_device, fit_run,
+                                read_recipe, run_batches, train)
 from .runs import load_model, read_fingerprint
 
 # %% ../nbs/09b_update.ipynb #09b10011
@@ -160,16 +160,17 @@ class Update:
     ) -> Run:  # Trained and evaluated beside its parent, not yet saved
         "Learn what came since, and evaluate parent and result on the newest ratings"
         device, recipe, parent = choose_device(device), self.recipe, self.parent
-        seed_everything(recipe.seed)
-        before = grow_model(parent.model, self.interactions).to(device)
-        split = recipe.split(self.interactions, before.config, self.before)
-        check_trainable(recipe, before.config, self.interactions, split)
-        model = mark_shown(deepcopy(before), self.interactions, split)
-        batches = run_batches(recipe, self.interactions, split, model.config, device)
-        origin = dict(folder=str(parent.folder), finished=parent.finished, sha256=parent.weights,
-                      ratings=int(self.before.sum()))
-        return fit_run(recipe, self.interactions, split, batches, model, device, baselines, callbacks,
-                       beside=dict(parent=before), parent=origin, before=self.before)
+        with TRAINING:
+            seed_everything(recipe.seed)
+            before = grow_model(parent.model, self.interactions).to(device)
+            split = recipe.split(self.interactions, before.config, self.before)
+            check_trainable(recipe, before.config, self.interactions, split)
+            model = mark_shown(deepcopy(before), self.interactions, split)
+            batches = run_batches(recipe, self.interactions, split, model.config, device)
+            origin = dict(folder=str(parent.folder), finished=parent.finished, sha256=parent.weights,
+                          ratings=int(self.before.sum()))
+            return fit_run(recipe, self.interactions, split, batches, model, device, baselines, callbacks,
+                           beside=dict(parent=before), parent=origin, before=self.before)
 
 # %% ../nbs/09b_update.ipynb #09b1002b
 def open_update(
